@@ -1,0 +1,233 @@
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::HeaderValue;
+
+use super::*;
+
+fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+/// `None` = stored.
+fn refused(
+    method: &str,
+    request: &[(&str, &str)],
+    status: u16,
+    response: &[(&str, &str)],
+    policy: &CachePolicy,
+) -> Option<Refusal> {
+    let target = Uri::from_static("https://example.com/a?b=c");
+    let (method, fields) = (Method::from_bytes(method.as_bytes()).unwrap(), headers(request));
+    let facts = RequestFacts { method: &method, headers: &fields, target: &target };
+    let now = UNIX_EPOCH + Duration::from_secs(1_795_435_200);
+    match storable(&facts, StatusCode::from_u16(status).unwrap(), &headers(response), policy, now, now) {
+        Storable::Yes(meta) => {
+            assert_eq!(meta.status, status);
+            None
+        }
+        Storable::No(refusal) => Some(refusal),
+    }
+}
+
+fn get(status: u16, response: &[(&str, &str)]) -> Option<Refusal> {
+    refused("GET", &[], status, response, &CachePolicy::default())
+}
+
+const FRESH: (&str, &str) = ("cache-control", "max-age=60");
+const MODIFIED: (&str, &str) = ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT");
+const TAGGED: (&str, &str) = ("etag", "\"a\"");
+
+/// RFC 9111 §3: any final status with explicit freshness, known or not.
+#[test]
+fn explicit_freshness_stores_any_final_status() {
+    for status in 200..=999 {
+        let expected = match status {
+            206 => Some(Refusal::Partial),
+            304 => Some(Refusal::Status),
+            _ => None,
+        };
+        assert_eq!(get(status, &[FRESH]), expected, "{status}");
+    }
+    for status in [100, 101, 103, 199] {
+        assert_eq!(get(status, &[FRESH]), Some(Refusal::Status), "{status}");
+    }
+    assert_eq!(get(200, &[FRESH, ("content-range", "bytes 0-1/2")]), Some(Refusal::Partial));
+}
+
+/// RFC 9111 §3, §4.2.2: without explicit freshness, a listed status or `public`, and something to go by.
+#[test]
+fn without_explicit_freshness_a_response_needs_a_date_or_a_validator() {
+    let listed = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
+    let public = ("cache-control", "public");
+    for status in (200..600).filter(|status| ![206, 304].contains(status)) {
+        let is_listed = listed.contains(&status);
+        assert_eq!(get(status, &[]), Some(Refusal::NoFreshness), "{status}");
+        assert_eq!(get(status, &[public]), Some(Refusal::NoFreshness), "{status}");
+        assert_eq!(get(status, &[MODIFIED]).is_none(), is_listed, "{status} with Last-Modified");
+        assert_eq!(get(status, &[MODIFIED, public]), None, "{status} with Last-Modified and public");
+        assert_eq!(get(status, &[TAGGED]).is_none(), is_listed && status < 400, "{status} with ETag");
+        assert_eq!(get(status, &[TAGGED, public]).is_none(), status < 400, "{status} with ETag and public");
+    }
+    assert_eq!(get(200, &[("expires", "0")]), None, "an invalid Expires is explicit: stale, not absent");
+}
+
+/// RFC 9111 §3, §5.2.2: what forbids to store.
+#[test]
+fn directives_forbid_to_store() {
+    let control = |value| get(200, &[("cache-control", value), TAGGED]);
+    let cases = [
+        ("max-age=60", None),
+        ("max-age=0", None),
+        ("no-cache", None),
+        ("no-cache, max-age=60", None),
+        ("no-cache=\"a\", max-age=60", None),
+        ("private=\"a\", max-age=60", None),
+        ("no-store", Some(Refusal::NoStore)),
+        ("no-store, public, max-age=60", Some(Refusal::NoStore)),
+        ("No-StorE, max-age=60", Some(Refusal::NoStore)),
+        ("private", Some(Refusal::Private)),
+        ("private, public, max-age=60", Some(Refusal::Private)),
+        ("private=\"a\", private, max-age=60", Some(Refusal::Private)),
+        ("private=\"a b\", max-age=60", Some(Refusal::Private)),
+    ];
+    for (value, expected) in cases {
+        assert_eq!(control(value), expected, "{value}");
+    }
+    assert_eq!(
+        get(200, &[("cache-control", "no-cache, max-age=60")]),
+        Some(Refusal::NoFreshness),
+        "nothing to validate with"
+    );
+}
+
+/// RFC 9111 §5.2.2.3.
+#[test]
+fn must_understand_goes_by_the_status() {
+    let control = ("cache-control", "max-age=60, must-understand, no-store");
+    let cases = [(200, None), (404, None), (599, Some(Refusal::NotUnderstood)), (226, Some(Refusal::NotUnderstood))];
+    for (status, expected) in cases {
+        assert_eq!(get(status, &[control]), expected, "{status}");
+        assert_eq!(get(status, &[("cache-control", "max-age=60, must-understand")]), expected, "{status}");
+    }
+}
+
+/// RFC 9111 §3.5: exactly these three let a response to an authorized request be shared.
+#[test]
+fn authorization_needs_permission() {
+    let policy = CachePolicy::default();
+    let cases = [
+        ("max-age=60", false),
+        ("max-age=60, public", true),
+        ("max-age=60, must-revalidate", true),
+        ("s-maxage=60", true),
+        ("max-age=60, proxy-revalidate", false),
+        ("max-age=60, no-cache", false),
+        ("max-age=60, immutable", false),
+        ("max-age=60, private=\"a\"", false),
+    ];
+    for (value, stored) in cases {
+        let lines = [("cache-control", value), TAGGED];
+        let expected = (!stored).then_some(Refusal::Authorization);
+        assert_eq!(refused("GET", &[("authorization", "Basic x")], 200, &lines, &policy), expected, "{value}");
+    }
+    let targeted = [("cdn-cache-control", "max-age=60"), ("cache-control", "public, max-age=60")];
+    assert_eq!(
+        refused("GET", &[("authorization", "Basic x")], 200, &targeted, &policy),
+        Some(Refusal::Authorization),
+        "RFC 9213: Cache-Control is out of force, its `public` too"
+    );
+}
+
+/// Safe by default: a cookie for one client is not given to others.
+#[test]
+fn cookies_are_not_stored() {
+    let cookie = ("set-cookie", "a=b");
+    assert_eq!(get(200, &[FRESH, cookie]), Some(Refusal::SetCookie));
+    assert_eq!(get(200, &[("cache-control", "public, max-age=60"), cookie]), Some(Refusal::SetCookie));
+    for control in ["max-age=60, private=\"Set-Cookie\"", "max-age=60, no-cache=\"set-cookie\""] {
+        assert_eq!(get(200, &[("cache-control", control), cookie]), None, "{control}: not stored with the rest");
+    }
+    let policy = CachePolicy { store_set_cookie: true, ..CachePolicy::default() };
+    assert_eq!(refused("GET", &[], 200, &[FRESH, cookie], &policy), None);
+}
+
+/// RFC 9111 §5.2.1.5.
+#[test]
+fn a_request_may_forbid_to_store() {
+    let policy = CachePolicy::default();
+    let no_store = [("cache-control", "no-store")];
+    assert_eq!(refused("GET", &no_store, 200, &[FRESH], &policy), Some(Refusal::RequestNoStore));
+    let policy = CachePolicy { ignore_request_directives: true, ..policy };
+    assert_eq!(refused("GET", &no_store, 200, &[FRESH], &policy), None);
+}
+
+/// RFC 9110 §9.3.3, RFC 9111 §3.
+#[test]
+fn methods_are_stored_where_a_get_could_use_them() {
+    let policy = CachePolicy::default();
+    let store = |method, lines: &[(&str, &str)]| refused(method, &[], 200, lines, &policy);
+    for (method, expected) in [
+        ("GET", None),
+        ("QUERY", None),
+        ("HEAD", Some(Refusal::Method)),
+        ("POST", Some(Refusal::Method)),
+        ("PUT", Some(Refusal::Method)),
+        ("DELETE", Some(Refusal::Method)),
+        ("FOO", Some(Refusal::Method)),
+        ("get", Some(Refusal::Method)),
+    ] {
+        assert_eq!(store(method, &[FRESH]), expected, "{method}");
+    }
+    for (location, expected) in [
+        ("https://example.com/a?b=c", None),
+        ("/a?b=c", None),
+        ("a?b=c", None),
+        ("/a", Some(Refusal::Method)),
+        ("https://example.org/a?b=c", Some(Refusal::Method)),
+    ] {
+        assert_eq!(store("POST", &[FRESH, ("content-location", location)]), expected, "{location}");
+    }
+    let heuristic = [MODIFIED, ("content-location", "/a?b=c")];
+    assert_eq!(store("POST", &heuristic), Some(Refusal::Method), "only explicit freshness");
+}
+
+/// RFC 9111 §4.1.
+#[test]
+fn what_varies_on_everything_is_not_stored() {
+    for (vary, more, expected) in [
+        ("*", "", Some(Refusal::VaryStar)),
+        ("accept, *", "", Some(Refusal::VaryStar)),
+        ("accept", ", *", Some(Refusal::VaryStar)),
+        ("accept", "accept-encoding", None),
+    ] {
+        assert_eq!(get(200, &[FRESH, ("vary", vary), ("vary", more)]), expected, "{vary} {more}");
+    }
+}
+
+/// RFC 9111 §3.1, §5.2.2.4, §5.2.2.7.
+#[test]
+fn only_what_may_be_replayed_is_stored() {
+    let response = headers(&[
+        ("cache-control", "max-age=60, no-cache=\"x-a, X-B\", private=\"x-c\""),
+        ("connection", "x-d"),
+        ("keep-alive", "timeout=5"),
+        ("proxy-authenticate", "Basic"),
+        ("age", "5"),
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("x-a", "1"),
+        ("x-a", "2"),
+        ("x-b", "1"),
+        ("x-c", "1"),
+        ("x-d", "1"),
+        ("x-e", "1"),
+        ("x-e", "2"),
+    ]);
+    let stored = stored_headers(&response, &ResponseDirectives::parse(&response, &CachePolicy::default()));
+    let mut names: Vec<_> = stored.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["cache-control", "date", "x-e", "x-e"]);
+}
