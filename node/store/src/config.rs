@@ -1,0 +1,75 @@
+//! What a store is told when it is opened, and the limits that nobody sets.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Bytes of a body under one checksum: what has to be read before its first byte may be used.
+pub const BLOCK_BYTES: usize = 64 * 1024;
+/// The usual size of a segment; a smaller disk budget makes smaller ones, so that there are always some to evict.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// What a fill keeps in memory of a body that streams (to disk, or past it): the longest a reader may lag unpaced.
+pub const FILL_WINDOW_BYTES: usize = 1024 * 1024;
+/// What waits to be written to the open segment. A full queue means: not written, counted, still in memory.
+pub const WRITE_QUEUE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Writes that wait for the writer, however small. Beyond it a write is dropped, counted.
+pub const WRITE_QUEUE_COUNT_MAX: usize = 65_536;
+/// Threads that read bodies and index entries.
+pub const READ_THREADS: usize = 4;
+/// Index reads that wait for a thread. Beyond it a load is a miss, counted.
+pub const READ_QUEUE_MAX: usize = 1024;
+/// How long a request waits for its index entry. Beyond it the load is a miss, counted.
+pub const LOAD_DEADLINE: Duration = Duration::from_secs(2);
+/// How long opening waits for the disk tier. Beyond it the store serves from memory until the disk tier is there.
+pub const OPEN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where the store lives and what it may use.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The data directory; made when missing.
+    pub dir: PathBuf,
+    /// Bytes of all segments and the index together; exceeded by at most one segment.
+    pub disk_max: u64,
+    /// Bytes of the memory tier, heads and an estimate of each entry's overhead included.
+    pub memory_max: u64,
+    /// The longest body that is stored.
+    pub object_max: u64,
+    /// The longest body that is kept in memory whole.
+    pub memory_object_max: u64,
+    /// Stored responses under one cache key; the oldest makes room.
+    pub variants_max: usize,
+    /// How often the index and the open segment are made durable.
+    pub flush_every: Duration,
+    /// Free bytes to leave on the file system: sled must never meet a full disk.
+    pub reserve_free: u64,
+}
+
+impl StoreConfig {
+    /// The defaults of `[store]` for a directory.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            disk_max: 10 << 30,
+            memory_max: 512 << 20,
+            object_max: 5 << 30,
+            memory_object_max: 1 << 20,
+            variants_max: 32,
+            flush_every: Duration::from_millis(500),
+            reserve_free: 256 << 20,
+        }
+    }
+
+    /// The size at which the open segment is closed: a sixteenth of a small budget, 64 MiB for the usual ones.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        (self.disk_max / 16).clamp(64 * 1024, SEGMENT_BYTES)
+    }
+
+    /// The longest body that goes to disk: a body must leave room for others.
+    pub(crate) fn stored_bytes_max(&self) -> u64 {
+        self.object_max.min(self.disk_max / 2)
+    }
+
+    /// The longest body that is collected in memory.
+    pub(crate) fn collect_bytes_max(&self) -> u64 {
+        self.memory_object_max.min(self.object_max)
+    }
+}

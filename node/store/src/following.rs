@@ -1,0 +1,269 @@
+//! What readers of a growing body share with its filler.
+//!
+//! Always true:
+//! - `held` reaches from `held_start` to `total` without a gap; what is below is on disk, or wanted by no reader.
+//! - The lock is held for the time of a slice and some wakes, never across a wait.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use brim_semantics::PurgeState;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use parking_lot::Mutex;
+
+use crate::config::FILL_WINDOW_BYTES;
+use crate::fill::FillError;
+use crate::purge::Names;
+use crate::reader::{BodyReader, FromFill};
+use crate::response::{Place, Reading, ResponseHead};
+use crate::shared::Shared;
+
+enum End {
+    Whole(Option<HeaderMap>),
+    Aborted,
+}
+
+#[derive(Default)]
+struct Slot {
+    offset: u64,
+    waker: Option<Waker>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Where each piece begins, and the piece.
+    held: VecDeque<(u64, Bytes)>,
+    held_start: u64,
+    total: u64,
+    /// The body's beginning on disk: `header.length` bytes of it.
+    place: Option<Place>,
+    is_passing: bool,
+    end: Option<End>,
+    readers: Vec<Option<Slot>>,
+    filler: Option<Waker>,
+}
+
+/// What a reader can do next.
+pub(crate) enum Step {
+    Bytes(Bytes),
+    OnDisk(Place),
+    Ended(Option<HeaderMap>),
+    Aborted,
+    Wait,
+}
+
+/// A body that grows, for those who want to read it too.
+pub struct Following {
+    head: ResponseHead,
+    expected: Option<u64>,
+    shared: Arc<Shared>,
+    names: Arc<Names>,
+    state: Mutex<State>,
+}
+
+impl State {
+    fn on_disk(&self) -> u64 {
+        self.place.as_ref().map_or(0, |place| place.header.length)
+    }
+
+    fn slowest(&self) -> Option<u64> {
+        self.readers.iter().flatten().map(|slot| slot.offset).min()
+    }
+
+    fn drop_below(&mut self, offset: u64) {
+        while let Some((start, bytes)) = self.held.front() {
+            if start + bytes.len() as u64 > offset {
+                break;
+            }
+            self.held.pop_front();
+        }
+        self.held_start = self.held.front().map_or(self.total, |(start, _)| *start);
+    }
+
+    /// Drops what nobody needs in memory.
+    fn trim(&mut self) {
+        if self.is_passing {
+            self.drop_below(self.slowest().unwrap_or(self.total).max(self.on_disk()));
+        } else if self.place.is_some() {
+            self.drop_below(self.on_disk());
+        }
+    }
+
+    fn wake_readers(&mut self) {
+        for slot in self.readers.iter_mut().flatten() {
+            if let Some(waker) = slot.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn moved(&mut self) {
+        if self.is_passing {
+            self.trim();
+            if let Some(filler) = self.filler.take() {
+                filler.wake();
+            }
+        }
+    }
+}
+
+impl Following {
+    pub(crate) fn new(shared: Arc<Shared>, head: ResponseHead, names: Arc<Names>, expected: Option<u64>) -> Arc<Self> {
+        Arc::new(Self { head, expected, shared, names, state: Mutex::default() })
+    }
+
+    /// The head of the response.
+    pub fn head(&self) -> &ResponseHead {
+        &self.head
+    }
+
+    /// A reader from the first byte. None: it can be joined no more, because it broke off, is not stored, or a purge
+    /// named it since its fetch began: what came after a purge must not see what was fetched before it. The first
+    /// reader is not refused for a purge; it belongs to the request that made the fetch.
+    pub fn read(self: &Arc<Self>) -> Option<BodyReader> {
+        let purge = self.shared.clock().state_now(&self.names, self.head.fetched_at);
+        let mut state = self.state.lock();
+        if state.is_passing || matches!(state.end, Some(End::Aborted)) {
+            return None;
+        }
+        if purge != PurgeState::Live && !state.readers.is_empty() {
+            return None;
+        }
+        let slot = match state.readers.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                state.readers.push(None);
+                state.readers.len() - 1
+            }
+        };
+        state.readers[slot] = Some(Slot::default());
+        drop(state);
+        let from = FromFill { following: Arc::clone(self), slot, next: 0, job: None };
+        Some(BodyReader::following(from, self.expected))
+    }
+
+    pub(crate) fn reading(&self) -> &Reading {
+        self.shared.reading()
+    }
+
+    pub(crate) fn step(&self, slot: usize, offset: u64, cx: &Context<'_>) -> Step {
+        let mut state = self.state.lock();
+        if let Some(End::Aborted) = state.end {
+            return Step::Aborted;
+        }
+        if offset < state.held_start.min(state.total)
+            && let Some(place) = &state.place
+        {
+            return Step::OnDisk(place.clone());
+        }
+        if offset < state.total {
+            let at = state.held.partition_point(|(start, _)| *start <= offset);
+            let piece = at.checked_sub(1).and_then(|at| state.held.get(at)).cloned();
+            if let Some((start, bytes)) = piece {
+                let bytes =
+                    bytes.slice(usize::try_from(offset - start).map_or(bytes.len(), |from| from.min(bytes.len()))..);
+                if let Some(slot) = state.readers.get_mut(slot).and_then(Option::as_mut) {
+                    slot.offset = offset + bytes.len() as u64;
+                }
+                state.moved();
+                return Step::Bytes(bytes);
+            }
+            debug_assert!(false, "what is not held is on disk");
+            return Step::Aborted;
+        }
+        if let Some(End::Whole(trailers)) = &state.end {
+            return Step::Ended(trailers.clone());
+        }
+        if let Some(slot) = state.readers.get_mut(slot).and_then(Option::as_mut) {
+            match &mut slot.waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+        }
+        Step::Wait
+    }
+
+    pub(crate) fn advanced(&self, slot: usize, offset: u64) {
+        let mut state = self.state.lock();
+        if let Some(slot) = state.readers.get_mut(slot).and_then(Option::as_mut) {
+            slot.offset = offset;
+        }
+        state.moved();
+    }
+
+    pub(crate) fn leave(&self, slot: usize) {
+        let mut state = self.state.lock();
+        if let Some(slot) = state.readers.get_mut(slot) {
+            *slot = None;
+        }
+        state.moved();
+    }
+
+    pub(crate) fn push(&self, bytes: Bytes) {
+        let mut state = self.state.lock();
+        let start = state.total;
+        state.total += bytes.len() as u64;
+        state.held.push_back((start, bytes));
+        state.trim();
+        state.wake_readers();
+    }
+
+    /// All that is held, as one piece.
+    pub(crate) fn held(&self) -> BytesMut {
+        let state = self.state.lock();
+        let mut joined = BytesMut::with_capacity(state.held.iter().map(|(_, bytes)| bytes.len()).sum());
+        state.held.iter().for_each(|(_, bytes)| joined.extend_from_slice(bytes));
+        joined
+    }
+
+    /// The pieces are one now, and no longer slices of a connection's buffer.
+    pub(crate) fn collected(&self, body: Bytes) {
+        let mut state = self.state.lock();
+        state.held.clear();
+        state.held.push_back((0, body));
+    }
+
+    pub(crate) fn streams_to(&self, place: Place) {
+        self.state.lock().place = Some(place);
+    }
+
+    pub(crate) fn on_disk(&self, length: u64) {
+        let mut state = self.state.lock();
+        if let Some(place) = &mut state.place {
+            place.header.length = length;
+        }
+        state.trim();
+    }
+
+    pub(crate) fn passes(&self) {
+        let mut state = self.state.lock();
+        state.is_passing = true;
+        state.trim();
+    }
+
+    /// Ready when the slowest reader is near enough, or nobody reads.
+    pub(crate) fn poll_paced(&self, cx: &Context<'_>) -> Poll<Result<(), FillError>> {
+        let mut state = self.state.lock();
+        let Some(slowest) = state.slowest() else { return Poll::Ready(Err(FillError::Unwanted)) };
+        if state.total - slowest.max(state.on_disk()).min(state.total) <= FILL_WINDOW_BYTES as u64 {
+            return Poll::Ready(Ok(()));
+        }
+        state.filler = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(crate) fn end(&self, trailers: Option<HeaderMap>) {
+        let mut state = self.state.lock();
+        state.end = Some(End::Whole(trailers));
+        state.wake_readers();
+    }
+
+    pub(crate) fn abort(&self) {
+        let mut state = self.state.lock();
+        state.end = Some(End::Aborted);
+        state.held.clear();
+        state.wake_readers();
+    }
+}

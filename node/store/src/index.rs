@@ -1,0 +1,129 @@
+//! The index: what a cache key's hash and variant lead to. Behind a trait, so that another engine can replace sled.
+//!
+//! Always true:
+//! - All calls block; they run on the store's own threads.
+//! - A call that fails or panics means that this index is dead ([`IndexError`]); nothing in it is promised anyway.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use brim_semantics::KeyHash;
+
+/// Key hash, then variant.
+pub(crate) type IndexKey = [u8; 24];
+
+pub(crate) fn index_key(key: KeyHash, variant: u64) -> IndexKey {
+    let mut bytes = [0; 24];
+    bytes[..16].copy_from_slice(&key.0);
+    bytes[16..].copy_from_slice(&variant.to_be_bytes());
+    bytes
+}
+
+/// None: not a key of ours.
+pub(crate) fn split_index_key(bytes: &[u8]) -> Option<(KeyHash, u64)> {
+    let bytes: &IndexKey = bytes.try_into().ok()?;
+    let (hash, variant) = bytes.split_at(16);
+    Some((KeyHash(hash.try_into().ok()?), u64::from_be_bytes(variant.try_into().ok()?)))
+}
+
+/// The engine failed: the store that it belongs to is given up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IndexError {
+    #[error("index: {0}")]
+    Engine(String),
+    #[error("index: the engine panicked: {0}")]
+    Panicked(String),
+}
+
+/// Called for each entry of a walk; false ends it.
+pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> bool + 'a;
+
+pub(crate) trait Index: Send + Sync {
+    fn get(&self, key: &IndexKey) -> Result<Option<Vec<u8>>, IndexError>;
+    fn put(&self, key: &IndexKey, value: &[u8]) -> Result<(), IndexError>;
+    fn remove(&self, key: &IndexKey) -> Result<(), IndexError>;
+    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), IndexError>;
+    fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, IndexError>;
+    fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), IndexError>;
+    /// What was put before this call survives the process.
+    fn flush(&self) -> Result<(), IndexError>;
+    fn size_bytes(&self) -> Result<u64, IndexError>;
+}
+
+fn guarded<R>(call: impl FnOnce() -> sled::Result<R>) -> Result<R, IndexError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(IndexError::Engine(error.to_string())),
+        Err(panic) => Err(IndexError::Panicked(panic_text(&*panic))),
+    }
+}
+
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
+
+/// sled 0.34.7. Its cache setting counts bytes on disk; the memory is about four times that.
+pub(crate) struct SledIndex {
+    db: sled::Db,
+    entries: sled::Tree,
+    meta: sled::Tree,
+}
+
+impl SledIndex {
+    pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, IndexError> {
+        guarded(|| {
+            let db = sled::Config::new()
+                .path(dir)
+                .cache_capacity(cache_bytes)
+                .mode(sled::Mode::LowSpace)
+                .flush_every_ms(Some(500))
+                .open()?;
+            let entries = db.open_tree("object")?;
+            let meta = db.open_tree("meta")?;
+            Ok(Self { db, entries, meta })
+        })
+    }
+}
+
+impl Index for SledIndex {
+    fn get(&self, key: &IndexKey) -> Result<Option<Vec<u8>>, IndexError> {
+        guarded(|| Ok(self.entries.get(key)?.map(|value| value.to_vec())))
+    }
+
+    fn put(&self, key: &IndexKey, value: &[u8]) -> Result<(), IndexError> {
+        guarded(|| self.entries.insert(key, value).map(drop))
+    }
+
+    fn remove(&self, key: &IndexKey) -> Result<(), IndexError> {
+        guarded(|| self.entries.remove(key).map(drop))
+    }
+
+    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), IndexError> {
+        guarded(|| {
+            for entry in self.entries.iter() {
+                let (key, value) = entry?;
+                if !visit(&key, &value) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, IndexError> {
+        guarded(|| Ok(self.meta.get(name)?.map(|value| value.to_vec())))
+    }
+
+    fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), IndexError> {
+        guarded(|| self.meta.insert(name, value).map(drop))
+    }
+
+    fn flush(&self) -> Result<(), IndexError> {
+        guarded(|| self.db.flush().map(drop))
+    }
+
+    fn size_bytes(&self) -> Result<u64, IndexError> {
+        guarded(|| self.db.size_on_disk())
+    }
+}

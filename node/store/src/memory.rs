@@ -1,0 +1,150 @@
+//! The memory tier: responses ready to be sent, by the bytes they cost.
+//!
+//! Always true:
+//! - A hit takes one shard's read lock for the time of a clone, and nothing else.
+//! - The variants of a key change under the lock of their stripe; a hit does not wait for it.
+//! - What a load read from disk is taken in only if the key did not change meanwhile.
+
+use std::sync::Arc;
+
+use brim_semantics::{CacheKey, KeyHash};
+use parking_lot::{Mutex, MutexGuard};
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{OptionsBuilder, Weighter};
+
+use crate::catalog::BuildKeyHasher;
+use crate::response::{StoredResponse, Variants};
+
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+impl Weighter<KeyHash, Arc<Variants>> for ByBytes {
+    fn weight(&self, _: &KeyHash, variants: &Arc<Variants>) -> u64 {
+        variants.weight
+    }
+}
+
+type Tier = Cache<KeyHash, Arc<Variants>, ByBytes, BuildKeyHasher, DefaultLifecycle<KeyHash, Arc<Variants>>>;
+
+const STRIPES: usize = 64;
+/// What an entry is taken to weigh when the tables are made.
+const TYPICAL_BYTES: u64 = 8 * 1024;
+
+pub(crate) struct Memory {
+    tier: Tier,
+    /// How often the keys of a stripe changed.
+    stripes: Vec<Mutex<u64>>,
+    variants_max: usize,
+}
+
+/// The state of a key's stripe before a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Epoch(u64);
+
+impl Memory {
+    pub(crate) fn new(bytes_max: u64, object_max: u64, variants_max: usize) -> Self {
+        // An entry above a shard's capacity is not admitted: few shards for a small tier.
+        let shards = (bytes_max / (8 * object_max.max(64 * 1024))).clamp(1, 64);
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(
+                usize::try_from(bytes_max / TYPICAL_BYTES).unwrap_or(usize::MAX).clamp(16, 1 << 22),
+            )
+            .weight_capacity(bytes_max)
+            .shards(usize::try_from(shards).unwrap_or(1))
+            .build();
+        let lifecycle = DefaultLifecycle::default();
+        let tier = match options {
+            Ok(options) => Cache::with_options(options, ByBytes, BuildKeyHasher::default(), lifecycle),
+            Err(_) => Cache::with(16, bytes_max, ByBytes, BuildKeyHasher::default(), lifecycle),
+        };
+        Self { tier, stripes: (0..STRIPES).map(|_| Mutex::default()).collect(), variants_max: variants_max.max(1) }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: &CacheKey) -> Option<Arc<Variants>> {
+        self.tier.get(&key.hash()).filter(|variants| variants.is_of(key))
+    }
+
+    /// Without making it look used.
+    pub(crate) fn peek(&self, key: KeyHash) -> Option<Arc<Variants>> {
+        self.tier.peek(&key)
+    }
+
+    fn stripe(&self, key: KeyHash) -> MutexGuard<'_, u64> {
+        self.stripes[usize::from(key.0[14]) % STRIPES].lock()
+    }
+
+    pub(crate) fn epoch(&self, key: KeyHash) -> Epoch {
+        Epoch(*self.stripe(key))
+    }
+
+    /// Puts a response in the place of its variant. `changed` runs under the stripe's lock, told what was there before;
+    /// it answers whether the memory tier holds all variants when it held none, or None when nothing shall be put.
+    pub(crate) fn put(
+        &self,
+        response: &Arc<StoredResponse>,
+        changed: impl FnOnce(Option<&Arc<StoredResponse>>) -> Option<bool>,
+    ) {
+        let key = response.key_hash();
+        let mut stripe = self.stripe(key);
+        let known = self.tier.peek(&key).filter(|variants| variants.is_of(&response.head.key));
+        let same = known.as_ref().and_then(|known| known.iter().find(|one| one.variant == response.variant));
+        let Some(complete) = changed(same) else { return };
+        *stripe += 1;
+        let mut responses = vec![Arc::clone(response)];
+        let mut all = complete;
+        if let Some(known) = &known {
+            all = known.complete;
+            let others = known.iter().filter(|one| one.variant != response.variant);
+            responses.extend(others.take(self.variants_max - 1).cloned());
+        }
+        self.tier.insert(key, Variants::new(responses, all));
+    }
+
+    /// Takes in what a load found, together with what is there; returns what there is now.
+    pub(crate) fn promote(
+        &self,
+        key: &CacheKey,
+        found: Vec<Arc<StoredResponse>>,
+        before: Epoch,
+    ) -> Option<Arc<Variants>> {
+        let hash = key.hash();
+        let stripe = self.stripe(hash);
+        let known = self.tier.peek(&hash).filter(|variants| variants.is_of(key));
+        let unchanged = Epoch(*stripe) == before;
+        let mut responses: Vec<_> = known.as_ref().map_or_else(Vec::new, |known| known.responses.clone());
+        for response in found {
+            match responses.iter_mut().find(|one| one.variant == response.variant) {
+                Some(one) if one.serial >= response.serial => {}
+                Some(one) => *one = response,
+                None => responses.push(response),
+            }
+        }
+        if responses.is_empty() {
+            return None;
+        }
+        responses.sort_by_key(|response| std::cmp::Reverse(response.serial));
+        responses.truncate(self.variants_max);
+        let variants = Variants::new(responses, true);
+        if unchanged {
+            self.tier.insert(hash, Arc::clone(&variants));
+        }
+        Some(variants)
+    }
+
+    /// Removes a key, if `doomed` says so; `changed` runs under the stripe's lock.
+    pub(crate) fn remove<R>(&self, key: KeyHash, doomed: impl Fn(&Variants) -> bool, changed: impl FnOnce() -> R) -> R {
+        let mut stripe = self.stripe(key);
+        *stripe += 1;
+        self.tier.remove_if(&key, |variants| doomed(variants));
+        changed()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.tier.weight()
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.tier.len() as u64
+    }
+}

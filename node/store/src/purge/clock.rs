@@ -1,0 +1,309 @@
+//! The purge clock: for each thing a purge can name, the position of the newest purge that named it.
+//!
+//! Always true:
+//! - A stored response may be used only if nothing that names it is newer than the position at which its fetch began.
+//! - Once `latest()` shows a position, every purge up to it is in the table.
+//! - The table is bounded: when too many marks are live the older ones are folded into buckets that many names share.
+//!   Coarser, never weaker: a response that shares a bucket with a newer purge is taken for purged.
+//! - A response that was checked at the latest position answers from its own cell: no lock, no look-up.
+//!
+//! Not here: durability (`log`), the order in which purges get positions (`committer`).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use brim_semantics::PurgeState;
+use parking_lot::RwLock;
+
+use super::{Matcher, Names, Position, PurgeMode};
+
+/// Names with a mark of their own. 16 bytes a mark and as much again for the table: 16 MiB at most.
+pub(crate) const TABLE_MARKS_MAX: usize = 262_144;
+/// Buckets for older marks, made when the first are folded: 16 MiB. A response is taken for purged by mistake with a
+/// chance of about (marks folded since its fetch / this), for each of its names.
+const BUCKETS: usize = 1 << 20;
+/// Prefixes with a mark of their own under one authority; each is compared on a check. Beyond it the authority is marked.
+pub(crate) const PREFIXES_MAX: usize = 256;
+/// Authorities with prefix marks. Beyond it everything is marked.
+pub(crate) const PREFIX_AUTHORITIES_MAX: usize = 4096;
+
+/// The newest hard and the newest soft purge of a name; 0 is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Marks {
+    pub(crate) hard: u64,
+    pub(crate) soft: u64,
+}
+
+impl Marks {
+    pub(crate) fn raise(&mut self, position: Position, mode: PurgeMode) {
+        let mark = match mode {
+            PurgeMode::Hard => &mut self.hard,
+            PurgeMode::Soft => &mut self.soft,
+        };
+        *mark = (*mark).max(position.0);
+    }
+
+    pub(crate) fn join(&mut self, other: Self) {
+        self.hard = self.hard.max(other.hard);
+        self.soft = self.soft.max(other.soft);
+    }
+
+    fn newest(self) -> u64 {
+        self.hard.max(self.soft)
+    }
+}
+
+/// All marks. Plain data: the log writes it out whole as a checkpoint.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) latest: Position,
+    pub(crate) everything: Marks,
+    pub(crate) named: HashMap<u64, Marks>,
+    /// Empty, or [`BUCKETS`] of them.
+    pub(crate) buckets: Vec<Marks>,
+    pub(crate) prefixes: HashMap<u64, Vec<(Box<str>, Marks)>>,
+}
+
+impl Table {
+    pub(crate) fn apply(&mut self, matcher: &Matcher, position: Position, mode: PurgeMode) {
+        match matcher {
+            Matcher::Everything => {
+                self.everything.raise(position, mode);
+                if mode == PurgeMode::Hard {
+                    // Whatever is older is covered by it.
+                    self.named.clear();
+                    self.buckets = Vec::new();
+                    self.prefixes.clear();
+                }
+            }
+            Matcher::Named(names) => {
+                for name in names {
+                    self.named.entry(*name).or_default().raise(position, mode);
+                }
+                if self.named.len() > TABLE_MARKS_MAX {
+                    self.coarsen();
+                }
+            }
+            Matcher::Prefix { authority, path_prefix } => {
+                let mut marks = Marks::default();
+                marks.raise(position, mode);
+                self.join_prefix(*authority, path_prefix, marks);
+            }
+        }
+        self.latest = self.latest.max(position);
+    }
+
+    pub(crate) fn join_prefix(&mut self, authority: u64, path_prefix: &str, marks: Marks) {
+        if self.prefixes.len() >= PREFIX_AUTHORITIES_MAX && !self.prefixes.contains_key(&authority) {
+            for (_, prefixes) in self.prefixes.drain() {
+                prefixes.iter().for_each(|(_, marks)| self.everything.join(*marks));
+            }
+        }
+        let prefixes = self.prefixes.entry(authority).or_default();
+        if let Some((_, known)) = prefixes.iter_mut().find(|(prefix, _)| **prefix == *path_prefix) {
+            known.join(marks);
+            return;
+        }
+        prefixes.push((path_prefix.into(), marks));
+        if prefixes.len() > PREFIXES_MAX {
+            let mut all = Marks::default();
+            prefixes.drain(..).for_each(|(_, marks)| all.join(marks));
+            prefixes.push(("".into(), all));
+        }
+    }
+
+    pub(crate) fn join_bucket(&mut self, bucket: u64, marks: Marks) {
+        if self.buckets.is_empty() {
+            self.buckets = vec![Marks::default(); BUCKETS];
+        }
+        self.buckets[bucket_of(bucket)].join(marks);
+    }
+
+    /// Folds the older half of the marks into the buckets.
+    fn coarsen(&mut self) {
+        let mut ages: Vec<u64> = self.named.values().map(|marks| marks.newest()).collect();
+        let middle = ages.len() / 2;
+        let (_, median, _) = ages.select_nth_unstable(middle);
+        let median = *median;
+        let older: Vec<(u64, Marks)> = self.named.extract_if(|_, marks| marks.newest() <= median).collect();
+        older.into_iter().for_each(|(name, marks)| self.join_bucket(name, marks));
+    }
+
+    pub(crate) fn marks_of(&self, names: &Names) -> Marks {
+        let mut marks = self.everything;
+        let mut join = |name: &u64| {
+            if let Some(found) = self.named.get(name) {
+                marks.join(*found);
+            }
+            if let Some(found) = self.buckets.get(bucket_of(*name)) {
+                marks.join(*found);
+            }
+        };
+        if !self.named.is_empty() || !self.buckets.is_empty() {
+            join(&names.site);
+            join(&names.url);
+            names.keys.iter().for_each(join);
+        }
+        if let Some(prefixes) = self.prefixes.get(&names.authority) {
+            let matching = prefixes.iter().filter(|(prefix, _)| names.path.starts_with(&**prefix));
+            matching.for_each(|(_, found)| marks.join(*found));
+        }
+        marks
+    }
+
+    pub(crate) fn state(&self, names: &Names, fetched_at: Position) -> PurgeState {
+        let marks = self.marks_of(names);
+        if marks.hard > fetched_at.0 {
+            PurgeState::Hard
+        } else if marks.soft > fetched_at.0 {
+            PurgeState::Soft
+        } else {
+            PurgeState::Live
+        }
+    }
+
+    pub(crate) fn marks_count(&self) -> usize {
+        self.named.len() + self.prefixes.values().map(Vec::len).sum::<usize>()
+    }
+}
+
+fn bucket_of(name: u64) -> usize {
+    usize::try_from(name % BUCKETS as u64).unwrap_or(0)
+}
+
+/// The table as the request path sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    latest: AtomicU64,
+    table: RwLock<Table>,
+}
+
+/// The position of the last check and its outcome, in one word: `position << 2 | outcome`; outcome 0 is "never checked".
+#[derive(Debug, Default)]
+pub(crate) struct Checked(AtomicU64);
+
+const LIVE: u64 = 1;
+const SOFT: u64 = 2;
+const HARD: u64 = 3;
+
+impl Clock {
+    pub(crate) fn new(table: Table) -> Self {
+        Self { latest: AtomicU64::new(table.latest.0), table: RwLock::new(table) }
+    }
+
+    pub(crate) fn latest(&self) -> Position {
+        Position(self.latest.load(Ordering::Acquire))
+    }
+
+    /// Makes purges visible. Called in the order of their positions, by the committer alone.
+    pub(crate) fn apply<'a>(&self, purges: impl Iterator<Item = (&'a Matcher, Position, PurgeMode)>) {
+        let mut table = self.table.write();
+        for (matcher, position, mode) in purges {
+            table.apply(matcher, position, mode);
+        }
+        self.latest.store(table.latest.0, Ordering::Release);
+    }
+
+    /// O(1) when nothing was purged since the last check of this response.
+    #[inline]
+    pub(crate) fn state(&self, names: &Names, fetched_at: Position, checked: &Checked) -> PurgeState {
+        let cached = checked.0.load(Ordering::Relaxed);
+        if cached >> 2 == self.latest.load(Ordering::Acquire) {
+            match cached & 3 {
+                LIVE => return PurgeState::Live,
+                SOFT => return PurgeState::Soft,
+                HARD => return PurgeState::Hard,
+                _ => {}
+            }
+        }
+        self.check(names, fetched_at, checked)
+    }
+
+    #[cold]
+    fn check(&self, names: &Names, fetched_at: Position, checked: &Checked) -> PurgeState {
+        let table = self.table.read();
+        let state = table.state(names, fetched_at);
+        let outcome = match state {
+            PurgeState::Live => LIVE,
+            PurgeState::Soft => SOFT,
+            PurgeState::Hard => HARD,
+        };
+        checked.0.store(table.latest.0 << 2 | outcome, Ordering::Relaxed);
+        state
+    }
+
+    /// The same without a cell to remember it in.
+    pub(crate) fn state_now(&self, names: &Names, fetched_at: Position) -> PurgeState {
+        self.table.read().state(names, fetched_at)
+    }
+
+    pub(crate) fn with_table<R>(&self, look: impl FnOnce(&Table) -> R) -> R {
+        look(&self.table.read())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::purge::Selector;
+    use crate::response::Scope;
+
+    fn names(path: &str) -> Names {
+        let scope = Scope { site: "s".into(), authority: "a".into(), path: path.into(), query: None };
+        Names::of(&scope, &["k".into()])
+    }
+
+    fn url(path: &str) -> Matcher {
+        Matcher::of(&Selector::Url { authority: "a".into(), path: path.into(), query: None })
+    }
+
+    #[test]
+    fn a_purge_hits_what_was_fetched_before_it_and_spares_what_came_after() {
+        let clock = Clock::default();
+        let (names, checked) = (names("/1"), Checked::default());
+        assert_eq!(clock.state(&names, Position(0), &checked), PurgeState::Live);
+        clock.apply([(&url("/1"), Position(1), PurgeMode::Soft)].into_iter());
+        assert_eq!(clock.state(&names, Position(0), &checked), PurgeState::Soft);
+        clock.apply([(&url("/1"), Position(2), PurgeMode::Hard)].into_iter());
+        assert_eq!(clock.state(&names, Position(0), &checked), PurgeState::Hard);
+        assert_eq!(clock.state_now(&names, Position(1)), PurgeState::Hard);
+        assert_eq!(clock.state_now(&names, Position(2)), PurgeState::Live);
+        clock.apply([(&url("/other"), Position(3), PurgeMode::Hard)].into_iter());
+        assert_eq!(clock.state_now(&names, Position(2)), PurgeState::Live);
+    }
+
+    /// More live marks than the table holds: the older ones cover everything fetched before them.
+    #[test]
+    fn a_full_table_forgets_no_purge() {
+        let mut table = Table::default();
+        let count = TABLE_MARKS_MAX as u64 + 1;
+        for position in 1..=count {
+            table.apply(&url(&format!("/{position}")), Position(position), PurgeMode::Hard);
+        }
+        assert!(table.marks_count() <= TABLE_MARKS_MAX / 2 + 1);
+        for position in [1, 2, count / 2, count / 2 + 1, count - 1, count] {
+            let names = names(&format!("/{position}"));
+            assert_eq!(table.state(&names, Position(position - 1)), PurgeState::Hard, "{position}");
+        }
+        assert_eq!(table.state(&names("/1"), Position(count)), PurgeState::Live);
+        // And hits few others: one in eight by chance.
+        let spared = (0..1000).filter(|n| table.state(&names(&format!("/other/{n}")), Position(0)) == PurgeState::Live);
+        assert!(spared.count() > 500);
+    }
+
+    #[test]
+    fn full_prefix_lists_become_coarser() {
+        let mut table = Table::default();
+        let prefix = |authority: u64, text: String| Matcher::Prefix { authority, path_prefix: text.into() };
+        let this = names("/p7/x");
+        for n in 1..=PREFIXES_MAX as u64 + 1 {
+            table.apply(&prefix(this.authority, format!("/p{n}/")), Position(n), PurgeMode::Hard);
+        }
+        assert_eq!(table.state(&this, Position(6)), PurgeState::Hard);
+        for n in 0..PREFIX_AUTHORITIES_MAX as u64 {
+            table.apply(&prefix(n, "/".into()), Position(1000 + n), PurgeMode::Hard);
+        }
+        assert!(table.prefixes.len() <= PREFIX_AUTHORITIES_MAX);
+        assert_eq!(table.state(&this, Position(6)), PurgeState::Hard);
+    }
+}

@@ -1,0 +1,166 @@
+//! The bytes of the purge log: a file header, then frames; a frame is one write, whole or not at all.
+//!
+//! Always true: a frame that was synced and is damaged later is told from one that was never written whole. Damage is
+//! [`Tail::Damaged`] and drops the cache; a torn write was never acknowledged and is cut off.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::clock::{Marks, Table};
+use super::{Position, PurgeMode, Receipt, Selector};
+use crate::dir::StoreId;
+
+const FILE_MAGIC: &[u8; 8] = b"BRIMPLOG";
+const FILE_VERSION: u32 = 1;
+pub(crate) const FILE_HEADER_BYTES: usize = 8 + 4 + 16 + 4;
+const FRAME_MAGIC: u32 = 0x4652_4d31;
+pub(crate) const FRAME_HEADER_BYTES: usize = 16;
+/// The longest frame that is believed: a checkpoint is cut into frames far below it.
+pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Marks in one frame of a checkpoint.
+const MARKS_PER_FRAME: usize = 16_384;
+
+/// One line of the log. Names and marks are lines of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum LogRecord {
+    Purge {
+        position: Position,
+        selector: Selector,
+        mode: PurgeMode,
+        at: SystemTime,
+    },
+    /// What a purge hit, told later and not awaited by anybody.
+    Matched {
+        position: Position,
+        matched: u64,
+    },
+    Latest(Position),
+    Everything {
+        hard: u64,
+        soft: u64,
+    },
+    Named(Vec<(u64, u64, u64)>),
+    Prefix {
+        authority: u64,
+        path_prefix: Box<str>,
+        hard: u64,
+        soft: u64,
+    },
+    Buckets(Vec<(u64, u64, u64)>),
+}
+
+/// How a log ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    Whole,
+    /// The last write was cut off: the log is good up to here.
+    Torn {
+        good_bytes: u64,
+    },
+    /// Something that was written whole cannot be read.
+    Damaged(&'static str),
+}
+
+pub(crate) fn file_header(store: StoreId) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(FILE_HEADER_BYTES);
+    bytes.extend_from_slice(FILE_MAGIC);
+    bytes.extend_from_slice(&FILE_VERSION.to_le_bytes());
+    bytes.extend_from_slice(&store.0);
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    bytes
+}
+
+/// None: a record too long for a frame, which the limits on selectors rule out.
+pub(crate) fn encode_frame(records: &[LogRecord], out: &mut Vec<u8>) -> Option<()> {
+    let payload = postcard::to_stdvec(records).ok()?;
+    if payload.len() > FRAME_BYTES_MAX {
+        return None;
+    }
+    let start = out.len();
+    out.extend_from_slice(&FRAME_MAGIC.to_le_bytes());
+    out.extend_from_slice(&u32::try_from(payload.len()).ok()?.to_le_bytes());
+    out.extend_from_slice(&crc32c::crc32c(&payload).to_le_bytes());
+    out.extend_from_slice(&crc32c::crc32c(&out[start..]).to_le_bytes());
+    out.extend_from_slice(&payload);
+    Some(())
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+/// Reads a whole log file, giving each record to `apply`.
+pub(crate) fn replay(bytes: &[u8], store: StoreId, mut apply: impl FnMut(LogRecord)) -> Tail {
+    if bytes.len() < FILE_HEADER_BYTES || bytes[..FILE_HEADER_BYTES] != file_header(store)[..] {
+        return Tail::Damaged("the file header is not this store's");
+    }
+    let mut at = FILE_HEADER_BYTES;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let torn = Tail::Torn { good_bytes: at as u64 };
+        if rest.len() < FRAME_HEADER_BYTES || rest.iter().all(|byte| *byte == 0) {
+            return torn;
+        }
+        if word(rest, 0) != FRAME_MAGIC || word(rest, 12) != crc32c::crc32c(&rest[..12]) {
+            return Tail::Damaged("a frame header is damaged");
+        }
+        let length = word(rest, 4) as usize;
+        let Some(payload) = rest.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + length) else { return torn };
+        if crc32c::crc32c(payload) != word(rest, 8) {
+            // The length of a file may survive a power failure whose data did not: nothing but zeros was never synced.
+            let empty = payload.iter().all(|byte| *byte == 0) && rest.len() == FRAME_HEADER_BYTES + length;
+            return if empty { torn } else { Tail::Damaged("a frame is damaged") };
+        }
+        match postcard::from_bytes::<Vec<LogRecord>>(payload) {
+            Ok(records) => records.into_iter().for_each(&mut apply),
+            Err(_) => return Tail::Damaged("a frame holds records of another version"),
+        }
+        at += FRAME_HEADER_BYTES + length;
+    }
+    Tail::Whole
+}
+
+/// The whole table, and the receipts still remembered, as the content of a new log.
+pub(crate) fn checkpoint(store: StoreId, table: &Table, receipts: &[Receipt]) -> Option<Vec<u8>> {
+    let mut out = file_header(store);
+    let mut records = Vec::new();
+    for receipt in receipts {
+        records.push(LogRecord::Purge {
+            position: receipt.position,
+            selector: receipt.selector.clone(),
+            mode: receipt.mode,
+            at: receipt.applied_at,
+        });
+        records.push(LogRecord::Matched { position: receipt.position, matched: receipt.matched });
+        if records.len() >= 128 {
+            encode_frame(&records, &mut out)?;
+            records.clear();
+        }
+    }
+    records.push(LogRecord::Latest(table.latest));
+    records.push(LogRecord::Everything { hard: table.everything.hard, soft: table.everything.soft });
+    encode_frame(&records, &mut out)?;
+    let named: Vec<_> = table.named.iter().map(|(name, marks)| (*name, marks.hard, marks.soft)).collect();
+    for part in named.chunks(MARKS_PER_FRAME) {
+        encode_frame(&[LogRecord::Named(part.to_vec())], &mut out)?;
+    }
+    let buckets = (0_u64..).zip(&table.buckets).filter(|(_, marks)| **marks != Marks::default());
+    let buckets: Vec<_> = buckets.map(|(bucket, marks)| (bucket, marks.hard, marks.soft)).collect();
+    for part in buckets.chunks(MARKS_PER_FRAME) {
+        encode_frame(&[LogRecord::Buckets(part.to_vec())], &mut out)?;
+    }
+    for (authority, prefixes) in &table.prefixes {
+        let records: Vec<_> = prefixes
+            .iter()
+            .map(|(prefix, Marks { hard, soft })| LogRecord::Prefix {
+                authority: *authority,
+                path_prefix: prefix.clone(),
+                hard: *hard,
+                soft: *soft,
+            })
+            .collect();
+        encode_frame(&records, &mut out)?;
+    }
+    Some(out)
+}

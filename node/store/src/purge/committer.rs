@@ -1,0 +1,249 @@
+//! One thread gives purges their positions: what waits is written with one sync, shown, then acknowledged.
+//!
+//! Always true:
+//! - Positions are given in the order in which purges reach the queue, and shown in that order.
+//! - An acknowledged purge is durable; a failed one has raised nothing.
+//! - An invalidation (RFC 9111 §4.4) that cannot be made durable is shown nevertheless and its error told: nobody
+//!   was promised that it survives, and a response known to be outdated must not be reused.
+//! - At most [`PENDING_MAX`] purges wait, and four times as many invalidations.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::clock::Clock;
+use super::codec::{FRAME_BYTES_MAX, LogRecord};
+use super::log::{PurgeLog, RECEIPTS_MAX};
+use super::{Matcher, Position, PurgeError, PurgeMode, Receipt, SELECTOR_BYTES_MAX, Selector};
+use crate::dir::StoreId;
+
+/// Purges that may wait for the log; one sync serves them all.
+pub(crate) const PENDING_MAX: usize = 4096;
+/// Text in them; one batch is one frame of the log.
+const PENDING_BYTES_MAX: usize = FRAME_BYTES_MAX / 4;
+
+/// What is done when the log cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// An operator's purge: refused.
+    MustBeDurable,
+    /// An invalidation: applied to what this process serves.
+    ApplyAnyway,
+}
+
+type Answer = oneshot::Sender<Result<Receipt, PurgeError>>;
+
+struct Pending {
+    selector: Selector,
+    mode: PurgeMode,
+    at: SystemTime,
+    urgency: Urgency,
+    answer: Answer,
+}
+
+#[derive(Default)]
+struct Queue {
+    pending: Vec<Pending>,
+    pending_bytes: usize,
+    /// What purges hit, to be noted with the next write.
+    matched: Vec<(Position, u64)>,
+    rename: Option<(StoreId, std::sync::mpsc::SyncSender<io::Result<()>>)>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    clock: Clock,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    receipts: Mutex<VecDeque<Receipt>>,
+    log_bytes: std::sync::atomic::AtomicU64,
+}
+
+/// Handle on the thread, the clock and the receipts.
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Committer {
+    pub(crate) fn start(log: PurgeLog, clock: Clock, receipts: VecDeque<Receipt>) -> io::Result<Self> {
+        let shared = Arc::new(Shared { clock, receipts: Mutex::new(receipts), ..Shared::default() });
+        let thread = std::thread::Builder::new().name("brim-purge-log".into()).spawn({
+            let shared = Arc::clone(&shared);
+            move || run(&shared, log)
+        })?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// Enqueued when this returns; the answer comes when it is durable and visible.
+    pub(crate) fn submit(
+        &self,
+        selector: Selector,
+        mode: PurgeMode,
+        at: SystemTime,
+        urgency: Urgency,
+    ) -> Result<oneshot::Receiver<Result<Receipt, PurgeError>>, PurgeError> {
+        let bytes = selector.text_bytes();
+        if bytes > SELECTOR_BYTES_MAX {
+            return Err(PurgeError::TooLong(bytes));
+        }
+        let (answer, answered) = oneshot::channel();
+        let mut queue = self.shared.queue.lock();
+        if queue.closed {
+            return Err(PurgeError::Closed);
+        }
+        // An invalidation has no operator who would try again.
+        let pending_max = match urgency {
+            Urgency::MustBeDurable => PENDING_MAX,
+            Urgency::ApplyAnyway => 4 * PENDING_MAX,
+        };
+        if queue.pending.len() >= pending_max || queue.pending_bytes + bytes > PENDING_BYTES_MAX {
+            return Err(PurgeError::Busy(queue.pending.len()));
+        }
+        queue.pending_bytes += bytes;
+        queue.pending.push(Pending { selector, mode, at, urgency, answer });
+        drop(queue);
+        self.shared.wake.notify_one();
+        Ok(answered)
+    }
+
+    pub(crate) fn note_matched(&self, position: Position, matched: u64) {
+        if let Some(receipt) = self.shared.receipts.lock().iter_mut().find(|receipt| receipt.position == position) {
+            receipt.matched = matched;
+        }
+        let mut queue = self.shared.queue.lock();
+        if queue.matched.len() < PENDING_MAX {
+            queue.matched.push((position, matched));
+        }
+    }
+
+    pub(crate) fn receipt(&self, id: &str) -> Option<Receipt> {
+        self.shared.receipts.lock().iter().find(|receipt| receipt.id == id).cloned()
+    }
+
+    /// Writes the log anew under another store's id; blocks until it is durable.
+    pub(crate) fn rename(&self, store: StoreId) -> io::Result<()> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        {
+            let mut queue = self.shared.queue.lock();
+            if queue.closed {
+                return Err(io::Error::other("the store is closed"));
+            }
+            queue.rename = Some((store, sender));
+        }
+        self.shared.wake.notify_one();
+        receiver.recv().unwrap_or_else(|_| Err(io::Error::other("the purge log's thread ended")))
+    }
+
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.shared.log_bytes.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// What waits is still committed; later purges are refused. Blocks.
+    pub(crate) fn close(&self) {
+        self.shared.queue.lock().closed = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn run(shared: &Shared, mut log: PurgeLog) {
+    loop {
+        shared.log_bytes.store(log.bytes(), std::sync::atomic::Ordering::Relaxed);
+        let (pending, matched, rename, closed) = {
+            let mut queue = shared.queue.lock();
+            while queue.pending.is_empty() && queue.rename.is_none() && !queue.closed {
+                shared.wake.wait(&mut queue);
+            }
+            let rename = queue.rename.take();
+            queue.pending_bytes = 0;
+            (std::mem::take(&mut queue.pending), std::mem::take(&mut queue.matched), rename, queue.closed)
+        };
+        if let Some((store, answer)) = rename {
+            let _ = answer.send(checkpoint(shared, &mut log, store));
+        }
+        if !pending.is_empty() || (closed && !matched.is_empty()) {
+            commit(shared, &mut log, pending, &matched);
+        }
+        if closed && shared.queue.lock().pending.is_empty() {
+            return;
+        }
+    }
+}
+
+fn checkpoint(shared: &Shared, log: &mut PurgeLog, store: StoreId) -> io::Result<()> {
+    let receipts: Vec<Receipt> = shared.receipts.lock().iter().cloned().collect();
+    shared.clock.with_table(|table| log.rewrite(store, table, &receipts))
+}
+
+fn write(shared: &Shared, log: &mut PurgeLog, records: &[LogRecord]) -> io::Result<()> {
+    if log.wants_checkpoint() {
+        let store = log.store();
+        match checkpoint(shared, log, store) {
+            Ok(()) => {}
+            // A log that is merely long can still be appended to.
+            Err(error) if !log.is_soiled() => tracing::warn!(%error, "the purge log could not be checkpointed"),
+            Err(error) => return Err(error),
+        }
+    }
+    log.append(records)
+}
+
+fn commit(shared: &Shared, log: &mut PurgeLog, pending: Vec<Pending>, matched: &[(Position, u64)]) {
+    let first = shared.clock.latest().0 + 1;
+    let notes = matched.iter().map(|(position, matched)| LogRecord::Matched { position: *position, matched: *matched });
+    let mut records: Vec<LogRecord> = notes.collect();
+    let positions: Vec<Position> = (first..).take(pending.len()).map(Position).collect();
+    records.extend(pending.iter().zip(&positions).map(|(purge, position)| LogRecord::Purge {
+        position: *position,
+        selector: purge.selector.clone(),
+        mode: purge.mode,
+        at: purge.at,
+    }));
+    let failure = write(shared, log, &records).err().map(Arc::new);
+    if let Some(error) = &failure {
+        tracing::error!(%error, purges = pending.len(), "purges could not be made durable");
+    }
+    let durable = failure.is_none();
+    let is_shown = |purge: &Pending| durable || purge.urgency == Urgency::ApplyAnyway;
+    let matchers: Vec<Option<Matcher>> =
+        pending.iter().map(|purge| is_shown(purge).then(|| Matcher::of(&purge.selector))).collect();
+    let shown = pending.iter().zip(&positions).zip(&matchers);
+    shared
+        .clock
+        .apply(shown.filter_map(|((purge, position), matcher)| Some((matcher.as_ref()?, *position, purge.mode))));
+    for (purge, position) in pending.into_iter().zip(positions) {
+        let answer = match &failure {
+            None => {
+                let receipt = Receipt::new(position, purge.selector, purge.mode, purge.at);
+                let mut receipts = shared.receipts.lock();
+                if receipts.len() >= RECEIPTS_MAX {
+                    receipts.pop_front();
+                }
+                receipts.push_back(receipt.clone());
+                Ok(receipt)
+            }
+            Some(error) => Err(PurgeError::Log(Arc::clone(error))),
+        };
+        // Nobody may be waiting any more; the purge holds all the same.
+        let _ = purge.answer.send(answer);
+    }
+}

@@ -1,0 +1,285 @@
+//! The purge log: what makes a purge survive.
+//!
+//! Always true:
+//! - `append` returns Ok only after the bytes are synced; after an error the file holds nothing of the failed batch, or
+//!   the next append writes a whole new file first.
+//! - A checkpoint replaces the log by write, sync, rename, sync of the directory: at each moment one whole log exists.
+//! - A log that cannot be read to its last whole frame, or is another store's, is not guessed at: [`OpenedLog::Unreadable`].
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::clock::{Marks, Table};
+use super::codec::{self, LogRecord, Tail};
+use super::{Matcher, Position, Receipt};
+use crate::dir::{StoreId, sync_dir};
+
+/// Receipts that are remembered, the newest.
+pub(crate) const RECEIPTS_MAX: usize = 1024;
+/// When the log has grown so much beyond its last checkpoint, it is replaced by a new one.
+const GROWTH_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const FILE_NAME: &str = "purge.log";
+
+/// The open log file.
+#[derive(Debug)]
+pub(crate) struct PurgeLog {
+    dir: PathBuf,
+    store: StoreId,
+    file: File,
+    good_bytes: u64,
+    checkpoint_bytes: u64,
+    /// The file may hold a part of a failed batch: it must be replaced before the next append.
+    soiled: bool,
+}
+
+/// What a log held.
+pub(crate) enum OpenedLog {
+    Good {
+        log: PurgeLog,
+        table: Box<Table>,
+        receipts: VecDeque<Receipt>,
+    },
+    /// `latest`: the newest position that could be read.
+    Unreadable {
+        reason: String,
+        latest: Position,
+    },
+}
+
+fn apply(record: LogRecord, table: &mut Table, receipts: &mut VecDeque<Receipt>) {
+    match record {
+        LogRecord::Purge { position, selector, mode, at } => {
+            table.apply(&Matcher::of(&selector), position, mode);
+            if receipts.len() == RECEIPTS_MAX {
+                receipts.pop_front();
+            }
+            receipts.push_back(Receipt::new(position, selector, mode, at));
+        }
+        LogRecord::Matched { position, matched } => {
+            if let Some(receipt) = receipts.iter_mut().rev().find(|receipt| receipt.position == position) {
+                receipt.matched = matched;
+            }
+        }
+        LogRecord::Latest(position) => table.latest = table.latest.max(position),
+        LogRecord::Everything { hard, soft } => table.everything.join(Marks { hard, soft }),
+        LogRecord::Named(marks) => {
+            for (name, hard, soft) in marks {
+                table.named.entry(name).or_default().join(Marks { hard, soft });
+            }
+        }
+        LogRecord::Buckets(marks) => {
+            for (bucket, hard, soft) in marks {
+                table.join_bucket(bucket, Marks { hard, soft });
+            }
+        }
+        LogRecord::Prefix { authority, path_prefix, hard, soft } => {
+            table.join_prefix(authority, &path_prefix, Marks { hard, soft });
+        }
+    }
+}
+
+impl PurgeLog {
+    pub(crate) fn path(dir: &Path) -> PathBuf {
+        dir.join(FILE_NAME)
+    }
+
+    /// Reads the log of `store` in `dir`. `Err` is an IO error; what it means is the caller's decision.
+    pub(crate) fn open(dir: &Path, store: StoreId) -> io::Result<OpenedLog> {
+        let mut file = OpenOptions::new().read(true).write(true).open(Self::path(dir))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let (mut table, mut receipts) = (Table::default(), VecDeque::new());
+        let tail = codec::replay(&bytes, store, |record| apply(record, &mut table, &mut receipts));
+        let good_bytes = match tail {
+            Tail::Whole => bytes.len() as u64,
+            Tail::Torn { good_bytes } => {
+                tracing::info!(
+                    good_bytes,
+                    "the last purge was cut off before it was acknowledged; its torn record is dropped"
+                );
+                file.set_len(good_bytes)?;
+                file.sync_all()?;
+                good_bytes
+            }
+            Tail::Damaged(reason) => {
+                return Ok(OpenedLog::Unreadable { reason: reason.to_owned(), latest: table.latest });
+            }
+        };
+        let log = Self { dir: dir.to_owned(), store, file, good_bytes, checkpoint_bytes: good_bytes, soiled: false };
+        Ok(OpenedLog::Good { log, table: Box::new(table), receipts })
+    }
+
+    /// A new log that holds the table, in the place of any other.
+    pub(crate) fn create(dir: &Path, store: StoreId, table: &Table, receipts: &[Receipt]) -> io::Result<Self> {
+        let (file, bytes) = Self::write_new(dir, store, table, receipts)?;
+        Ok(Self { dir: dir.to_owned(), store, file, good_bytes: bytes, checkpoint_bytes: bytes, soiled: false })
+    }
+
+    fn write_new(dir: &Path, store: StoreId, table: &Table, receipts: &[Receipt]) -> io::Result<(File, u64)> {
+        let bytes = codec::checkpoint(store, table, receipts)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the purge table cannot be encoded"))?;
+        let unfinished = dir.join("purge.log.new");
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&unfinished, Self::path(dir))?;
+        sync_dir(dir)?;
+        Ok((file, bytes.len() as u64))
+    }
+
+    /// Replaces the file by a checkpoint, under another store's name when `store` changed.
+    pub(crate) fn rewrite(&mut self, store: StoreId, table: &Table, receipts: &[Receipt]) -> io::Result<()> {
+        let (file, bytes) = Self::write_new(&self.dir, store, table, receipts)?;
+        *self = Self {
+            dir: std::mem::take(&mut self.dir),
+            store,
+            file,
+            good_bytes: bytes,
+            checkpoint_bytes: bytes,
+            soiled: false,
+        };
+        Ok(())
+    }
+
+    pub(crate) fn store(&self) -> StoreId {
+        self.store
+    }
+
+    /// True when `rewrite` has to, or ought to, come before the next append.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        self.soiled || self.good_bytes - self.checkpoint_bytes > GROWTH_BYTES_MAX
+    }
+
+    pub(crate) fn is_soiled(&self) -> bool {
+        self.soiled
+    }
+
+    /// Durable when it returns Ok.
+    pub(crate) fn append(&mut self, records: &[LogRecord]) -> io::Result<()> {
+        if self.soiled {
+            return Err(io::Error::other("the purge log holds a part of a failed write"));
+        }
+        let mut frame = Vec::new();
+        codec::encode_frame(records, &mut frame)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the purges are too long for a frame"))?;
+        let written = self.file.write_all_at(&frame, self.good_bytes).and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => {
+                self.good_bytes += frame.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // After a failed sync nobody knows what the disk holds; a new file is the only sure start.
+                self.soiled = true;
+                let _ = self.file.set_len(self.good_bytes);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.good_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::purge::{PurgeMode, Selector};
+
+    const STORE: StoreId = StoreId([7; 16]);
+
+    fn purge(position: u64) -> LogRecord {
+        let selector = Selector::Site(format!("site-{position}").into());
+        LogRecord::Purge { position: Position(position), selector, mode: PurgeMode::Hard, at: SystemTime::UNIX_EPOCH }
+    }
+
+    fn opened(dir: &Path) -> Result<(PurgeLog, Table, usize), Position> {
+        match PurgeLog::open(dir, STORE).unwrap() {
+            OpenedLog::Good { log, table, receipts } => Ok((log, *table, receipts.len())),
+            OpenedLog::Unreadable { latest, .. } => Err(latest),
+        }
+    }
+
+    fn log_of(dir: &Path, purges: u64) {
+        let mut log = PurgeLog::create(dir, STORE, &Table::default(), &[]).unwrap();
+        (1..=purges).for_each(|position| log.append(&[purge(position)]).unwrap());
+    }
+
+    #[test]
+    fn replay_gives_what_was_appended_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        log_of(dir.path(), 3);
+        let (mut log, table, receipts) = opened(dir.path()).unwrap();
+        assert_eq!((table.latest, receipts), (Position(3), 3));
+        log.append(&[purge(4)]).unwrap();
+        log.rewrite(STORE, &table, &[]).unwrap();
+        log.append(&[purge(5)]).unwrap();
+        let (_, again, receipts) = opened(dir.path()).unwrap();
+        assert_eq!((again.latest, again.marks_count(), receipts), (Position(5), 4, 1));
+    }
+
+    /// Every length to which the last write may have been cut is tolerated, and costs the last purge alone.
+    #[test]
+    fn a_torn_last_record_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        log_of(dir.path(), 3);
+        let whole = std::fs::read(PurgeLog::path(dir.path())).unwrap();
+        log_of(dir.path(), 2);
+        let before_last = std::fs::read(PurgeLog::path(dir.path())).unwrap().len();
+        for length in before_last..whole.len() {
+            std::fs::write(PurgeLog::path(dir.path()), &whole[..length]).unwrap();
+            let (mut log, table, _) = opened(dir.path()).unwrap();
+            assert_eq!(table.latest, Position(2), "cut to {length}");
+            log.append(&[purge(3)]).unwrap();
+            assert_eq!(opened(dir.path()).unwrap().1.latest, Position(3));
+        }
+        let mut zeros = whole[..before_last].to_vec();
+        zeros.extend_from_slice(&[0; 100]);
+        std::fs::write(PurgeLog::path(dir.path()), zeros).unwrap();
+        assert_eq!(opened(dir.path()).unwrap().1.latest, Position(2));
+    }
+
+    /// A flipped bit anywhere in what was synced is never taken for a torn write.
+    #[test]
+    fn a_flipped_bit_makes_the_log_unreadable() {
+        let dir = tempfile::tempdir().unwrap();
+        log_of(dir.path(), 3);
+        let whole = std::fs::read(PurgeLog::path(dir.path())).unwrap();
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            std::fs::write(PurgeLog::path(dir.path()), flipped).unwrap();
+            assert!(opened(dir.path()).is_err(), "byte {at}");
+        }
+    }
+
+    /// A checkpoint holds every kind of mark, also those that were folded.
+    #[test]
+    fn a_checkpoint_is_the_whole_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut table = Table::default();
+        for position in 1..=300_000 {
+            table.apply(&Matcher::Named(vec![position * 7919]), Position(position), PurgeMode::Hard);
+        }
+        let prefix = Selector::Prefix { authority: "a".into(), path_prefix: "/p".into() };
+        table.apply(&Matcher::of(&prefix), Position(300_001), PurgeMode::Soft);
+        table.apply(&Matcher::Everything, Position(300_002), PurgeMode::Soft);
+        assert!(!table.buckets.is_empty());
+        PurgeLog::create(dir.path(), STORE, &table, &[]).unwrap();
+        assert!(opened(dir.path()).unwrap().1 == table);
+    }
+
+    #[test]
+    fn another_stores_log_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        log_of(dir.path(), 1);
+        let opened = PurgeLog::open(dir.path(), StoreId([8; 16])).unwrap();
+        assert!(matches!(opened, OpenedLog::Unreadable { latest: Position(0), .. }));
+    }
+}

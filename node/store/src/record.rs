@@ -1,0 +1,149 @@
+//! An index entry on disk: version, checksum, the facts in postcard, then the fields as a block.
+//!
+//! Always true: an entry that was not written by this version, or is damaged, decodes to an error and never to a response.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use brim_semantics::{CacheKey, Nominated, StoredMeta};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use crate::headers;
+use crate::purge::Position;
+use crate::response::{ResponseHead, Scope};
+
+/// The first byte of every entry. A change of [`Facts`], or of a type in it, is another version.
+pub(crate) const ENTRY_VERSION: u8 = 1;
+/// Version, checksum, length of the facts.
+const PREFIX_BYTES: usize = 1 + 4 + 4;
+/// Longer entries are not stored: a head has a limit long before.
+pub(crate) const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Where the body lies, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BodyPlace {
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+    /// The serial of the write that put the body there.
+    pub(crate) serial: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Facts {
+    key: Vec<u8>,
+    site: Box<str>,
+    authority: Box<str>,
+    path: Box<str>,
+    query: Option<Box<str>>,
+    status: u16,
+    nominated: Nominated,
+    meta: StoredMeta,
+    surrogate_keys: Vec<Box<str>>,
+    fetched_at: Position,
+    plugin: Option<[u8; 32]>,
+    serial: u64,
+    place: BodyPlace,
+    has_trailers: bool,
+}
+
+/// An index entry as it was read.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) head: ResponseHead,
+    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) serial: u64,
+    pub(crate) place: BodyPlace,
+}
+
+/// Why an entry is not one: it is removed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadEntry {
+    #[error("entry of version {0}")]
+    Version(u8),
+    #[error("the entry does not match its checksum")]
+    Checksum,
+    #[error("the entry cannot be decoded")]
+    Malformed,
+}
+
+/// None: the head is too long.
+pub(crate) fn encode(
+    head: &ResponseHead,
+    trailers: Option<&HeaderMap>,
+    serial: u64,
+    place: BodyPlace,
+) -> Option<Vec<u8>> {
+    let facts = Facts {
+        key: head.key.bytes().to_vec(),
+        site: (&*head.scope.site).into(),
+        authority: head.scope.authority.clone(),
+        path: head.scope.path.clone(),
+        query: head.scope.query.clone(),
+        status: head.status.as_u16(),
+        nominated: head.nominated.clone(),
+        meta: head.meta.clone(),
+        surrogate_keys: head.surrogate_keys.clone(),
+        fetched_at: head.fetched_at,
+        plugin: head.plugin,
+        serial,
+        place,
+        has_trailers: trailers.is_some(),
+    };
+    let mut out = vec![0; PREFIX_BYTES];
+    out = postcard::to_extend(&facts, out).ok()?;
+    let facts_bytes = u32::try_from(out.len() - PREFIX_BYTES).ok()?;
+    headers::encode(&head.headers, &mut out)?;
+    if let Some(trailers) = trailers {
+        headers::encode(trailers, &mut out)?;
+    }
+    out[0] = ENTRY_VERSION;
+    out[5..9].copy_from_slice(&facts_bytes.to_le_bytes());
+    let crc = crc32c::crc32c(&out[5..]);
+    out[1..5].copy_from_slice(&crc.to_le_bytes());
+    (out.len() <= ENTRY_BYTES_MAX).then_some(out)
+}
+
+fn is_sane(time: SystemTime) -> bool {
+    const TEN_THOUSAND_YEARS: Duration = Duration::from_secs(10_000 * 366 * 86_400);
+    time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < TEN_THOUSAND_YEARS)
+}
+
+pub(crate) fn decode(value: &[u8]) -> Result<Entry, BadEntry> {
+    if value.len() < PREFIX_BYTES {
+        return Err(BadEntry::Malformed);
+    }
+    if value[0] != ENTRY_VERSION {
+        return Err(BadEntry::Version(value[0]));
+    }
+    if crc32c::crc32c(&value[5..]).to_le_bytes() != value[1..5] {
+        return Err(BadEntry::Checksum);
+    }
+    decode_checked(value).ok_or(BadEntry::Malformed)
+}
+
+fn decode_checked(value: &[u8]) -> Option<Entry> {
+    let facts_bytes = u32::from_le_bytes(value[5..9].try_into().ok()?) as usize;
+    let facts = value.get(PREFIX_BYTES..PREFIX_BYTES.checked_add(facts_bytes)?)?;
+    let mut fields = Bytes::copy_from_slice(&value[PREFIX_BYTES + facts_bytes..]);
+    let facts: Facts = postcard::from_bytes(facts).ok()?;
+    let headers = headers::decode(&mut fields)?;
+    let trailers = if facts.has_trailers { Some(headers::decode(&mut fields)?) } else { None };
+    if !is_sane(facts.meta.request_time) || !is_sane(facts.meta.response_time) {
+        return None;
+    }
+    let head = ResponseHead {
+        key: CacheKey::from_bytes(Bytes::from(facts.key)).ok()?,
+        scope: Scope { site: Arc::from(facts.site), authority: facts.authority, path: facts.path, query: facts.query },
+        status: StatusCode::from_u16(facts.status).ok()?,
+        headers,
+        nominated: facts.nominated,
+        meta: facts.meta,
+        surrogate_keys: facts.surrogate_keys,
+        fetched_at: facts.fetched_at,
+        plugin: facts.plugin,
+    };
+    Some(Entry { head, trailers, serial: facts.serial, place: facts.place })
+}

@@ -1,0 +1,378 @@
+//! The store as others see it.
+
+use std::fs::File;
+use std::future::Future;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use brim_semantics::{CacheKey, PurgeState, StoredMeta, surrogate_keys};
+use http::HeaderMap;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::blocking::Pool;
+use crate::config::{LOAD_DEADLINE, OPEN_DEADLINE, READ_QUEUE_MAX, READ_THREADS, StoreConfig};
+use crate::dir::{self, Format, OpenError, StoreId};
+use crate::disk::{self, Op};
+use crate::fill::Fill;
+use crate::headers::compact;
+use crate::index::index_key;
+use crate::purge::{
+    Clock, Committer, Matcher, Names, OpenedLog, Position, PurgeError, PurgeLog, PurgeMode, Receipt, Selector, Table,
+    Urgency,
+};
+use crate::record;
+use crate::response::{Parts, Reading, ResponseHead, StoredResponse, Variants};
+use crate::shared::Shared;
+use crate::stats::{DiskState, StoreStats};
+
+/// Threads that write streaming bodies.
+const WRITE_THREADS: usize = 2;
+/// Examples in a dry run.
+const EXAMPLES_MAX: usize = 10;
+/// Everything a store consists of on disk, but for the lock.
+const PARTS: [&str; 4] = ["index", "seg", "purge.log", "format"];
+
+/// What a look-up found without IO.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// The variants of the key.
+    Memory(Arc<Variants>),
+    /// The disk has some: ask [`Store::load`].
+    OnDisk,
+    /// There is nothing.
+    Absent,
+}
+
+/// What a purge would hit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Matching {
+    /// Stored responses.
+    pub count: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// Some of them: authority, path and query.
+    pub examples: Vec<String>,
+}
+
+/// A handle on the store; clones are cheap.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    lock: Mutex<Option<File>>,
+}
+
+impl Inner {
+    /// Blocks until everything that waits is written.
+    fn shut_down(&self) {
+        let shared = &self.shared;
+        shared.reading().queue.close();
+        if let Some(writer) = self.writer.lock().take() {
+            let _ = writer.join();
+        }
+        shared.committer.close();
+        shared.reading().pool.close();
+        shared.write_pool.close();
+        shared.set_disk(None, DiskState::Closed);
+        // The directory is free for the next process only now.
+        drop(self.lock.lock().take());
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+/// The purge log and the id of the store it belongs to. What cannot be believed is set aside first.
+fn open_log(config: &StoreConfig) -> Result<(StoreId, OpenedLog), OpenError> {
+    let root = &config.dir;
+    let (reason, latest) = match dir::read_format(root) {
+        Format::Known(store) => match PurgeLog::open(root, store) {
+            Ok(OpenedLog::Unreadable { reason, latest }) => (reason, latest),
+            Ok(good) => return Ok((store, good)),
+            Err(error) => (format!("purge log: {error}"), Position(0)),
+        },
+        Format::Missing => ("new".to_owned(), Position(0)),
+        Format::Foreign(reason) => (reason, Position(0)),
+    };
+    let failed = |source| OpenError::PurgeLog { dir: root.clone(), source };
+    if PARTS.iter().any(|part| root.join(part).exists()) {
+        let aside = dir::quarantine(root, &PARTS).map_err(failed)?;
+        tracing::error!(reason, quarantine = %aside.display(), "the store cannot be believed; it is set aside and an empty one begins");
+        let _ = std::fs::remove_dir_all(aside.join("seg"));
+    }
+    let store = StoreId::random();
+    let table = Table { latest, ..Table::default() };
+    let log = PurgeLog::create(root, store, &table, &[]).map_err(failed)?;
+    dir::write_format(root, store).map_err(failed)?;
+    Ok((store, OpenedLog::Good { log, table: Box::new(table), receipts: Default::default() }))
+}
+
+fn open_blocking(config: StoreConfig) -> Result<Store, OpenError> {
+    let lock = dir::lock(&config.dir)?;
+    let (store, opened) = open_log(&config)?;
+    let (log, table, receipts) = match opened {
+        OpenedLog::Good { log, table, receipts } => (log, table, receipts),
+        OpenedLog::Unreadable { reason, .. } => {
+            return Err(OpenError::PurgeLog { dir: config.dir, source: std::io::Error::other(reason) });
+        }
+    };
+    let committer = Committer::start(log, Clock::new(*table), receipts).map_err(OpenError::Thread)?;
+    let read_pool = Pool::start("brim-read", READ_THREADS).map_err(OpenError::Thread)?;
+    let write_pool = Pool::start("brim-write", WRITE_THREADS).map_err(OpenError::Thread)?;
+    let shared = Arc::new(Shared::new(config, committer, read_pool, write_pool));
+    let writer = std::thread::Builder::new()
+        .name("brim-index".into())
+        .spawn({
+            let shared = Arc::clone(&shared);
+            move || disk::run(&shared, store)
+        })
+        .map_err(OpenError::Thread)?;
+    let is_decided = || matches!(shared.disk_state(), DiskState::Ready | DiskState::Paused);
+    if !shared.room.wait(OPEN_DEADLINE, is_decided) {
+        tracing::warn!(limit = ?OPEN_DEADLINE, "the disk tier is not open yet; serving from memory until it is");
+    }
+    Ok(Store(Arc::new(Inner { shared, writer: Mutex::new(Some(writer)), lock: Mutex::new(Some(lock)) })))
+}
+
+/// Runs what blocks on a thread of its own; for the few calls of a store's beginning and end.
+async fn apart<R: Send + 'static>(name: &str, work: impl FnOnce() -> R + Send + 'static) -> std::io::Result<R> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new().name(name.into()).spawn(move || {
+        let _ = sender.send(work());
+    })?;
+    receiver.await.map_err(|_| std::io::Error::other("the thread ended early"))
+}
+
+impl Store {
+    /// Opens the store in a directory. What cannot be believed there is set aside and an empty store begins; errors are
+    /// only a directory that cannot be made or locked, or a purge log that cannot be made.
+    pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
+        apart("brim-open", move || open_blocking(config)).await.map_err(OpenError::Thread)?
+    }
+
+    /// Looks a key up: no IO, no allocation, and no lock but a shard's for reading.
+    #[inline]
+    pub fn find(&self, key: &CacheKey) -> Found {
+        let shared = &self.0.shared;
+        match shared.memory.get(key) {
+            Some(variants) if variants.complete => Found::Memory(variants),
+            Some(_) => Found::OnDisk,
+            None if shared.catalog.contains(key.hash()) => Found::OnDisk,
+            None => Found::Absent,
+        }
+    }
+
+    /// Reads the variants of a key from disk and takes them into memory. None is a miss: nothing there, nothing that
+    /// can be believed, or no answer in time.
+    pub async fn load(&self, key: &CacheKey) -> Option<Arc<Variants>> {
+        let shared = Arc::clone(&self.0.shared);
+        shared.counters.loads.add(1);
+        let job = shared.reading().pool.submit(READ_QUEUE_MAX, {
+            let (shared, key) = (Arc::clone(&shared), key.clone());
+            move || disk::load(&shared, &key)
+        });
+        match tokio::time::timeout(LOAD_DEADLINE, job).await {
+            Ok(Ok(found)) => {
+                shared.counters.loads_found.add(u64::from(found.is_some()));
+                found
+            }
+            Ok(Err(_)) | Err(_) => {
+                shared.counters.loads_given_up.add(1);
+                None
+            }
+        }
+    }
+
+    /// Begins to fill a stored response. `expected_length` is the announced length of the content, if any.
+    pub fn begin(&self, mut head: ResponseHead, expected_length: Option<u64>) -> Fill {
+        head.headers = compact(&head.headers);
+        Fill::new(Arc::clone(&self.0.shared), head, expected_length)
+    }
+
+    /// The stored response with the fields of a 304 (RFC 9111 §4.3.4) and the same body. Visible at once, unless `old`
+    /// was replaced or removed meanwhile: then the answer is for this request alone.
+    pub fn freshen(
+        &self,
+        old: &Arc<StoredResponse>,
+        headers: HeaderMap,
+        meta: StoredMeta,
+        fetched_at: Position,
+    ) -> Arc<StoredResponse> {
+        let shared = &self.0.shared;
+        let mut head = old.head.clone();
+        let (keys, overflow) = surrogate_keys(&headers);
+        if overflow {
+            // A part of the new ones only: those known already stay beside them, so that no purge loses what it named.
+            head.surrogate_keys.extend(keys);
+            head.surrogate_keys.sort_unstable();
+            head.surrogate_keys.dedup();
+        } else {
+            head.surrogate_keys = keys;
+        }
+        head.headers = compact(&headers);
+        head.meta = meta;
+        head.fetched_at = fetched_at;
+        let names = Arc::new(Names::of(&head.scope, &head.surrogate_keys));
+        let response = StoredResponse::new(Parts {
+            head,
+            bytes: old.bytes.clone(),
+            body: Arc::clone(&old.body),
+            trailers: old.trailers.clone(),
+            names,
+            serial: shared.next_serial(),
+            reading: Reading::clone(&old.reading),
+        });
+        shared.enter_if(&response, |current| match current {
+            Some(current) => current.serial == old.serial,
+            None => shared.catalog.is_current(old.which()),
+        });
+        response
+    }
+
+    /// Removes all variants of a key. Not durable: after a crash they may be back, as old as they are and purged as
+    /// they were. Use a purge to be sure.
+    pub fn remove(&self, key: &CacheKey) {
+        let shared = &self.0.shared;
+        let hash = key.hash();
+        let gone = shared.memory.remove(hash, |variants| variants.is_of(key), || shared.catalog.remove_key(hash));
+        if !gone.is_empty() {
+            shared.reading().queue.push(Op::Forget(gone));
+        }
+    }
+
+    /// What purges say of a stored response. Two loads and a comparison when nothing was purged since the last time.
+    #[inline]
+    pub fn purge_state(&self, response: &StoredResponse) -> PurgeState {
+        self.0.shared.clock().state(&response.names, response.head.fetched_at, &response.checked)
+    }
+
+    /// The newest purge. To be taken before the forward request is sent.
+    #[inline]
+    pub fn position(&self) -> Position {
+        self.0.shared.clock().latest()
+    }
+
+    /// Purges: durable, then visible, then acknowledged. `matched` counts stored responses that are on disk or queued
+    /// for it.
+    ///
+    /// Cancel safe: once called and polled the purge happens; only the receipt is lost.
+    pub async fn purge(&self, selector: Selector, mode: PurgeMode, at: SystemTime) -> Result<Receipt, PurgeError> {
+        let shared = Arc::clone(&self.0.shared);
+        let answered = shared.committer.submit(selector, mode, at, Urgency::MustBeDurable)?;
+        let mut receipt = answered.await.map_err(|_| PurgeError::Closed)??;
+        shared.counters.purges.add(1);
+        let matcher = Matcher::of(&receipt.selector);
+        let position = receipt.position;
+        let reclaim = shared.reading().pool.submit(usize::MAX, {
+            let shared = Arc::clone(&shared);
+            move || shared.reclaim(&matcher, position, mode)
+        });
+        receipt.matched = reclaim.await.unwrap_or(0);
+        shared.committer.note_matched(position, receipt.matched);
+        Ok(receipt)
+    }
+
+    /// Invalidates a URL (RFC 9111 §4.4). Ordered when this returns, visible and durable when the future is ready; it
+    /// need not be awaited. When the log cannot be written it is visible nevertheless, and the future says so.
+    pub fn invalidate(
+        &self,
+        authority: &str,
+        path: &str,
+        query: Option<&str>,
+        at: SystemTime,
+    ) -> impl Future<Output = Result<Position, PurgeError>> + Send + use<> {
+        let selector = Selector::Url { authority: authority.into(), path: path.into(), query: query.map(Into::into) };
+        self.invalidate_selected(selector, at)
+    }
+
+    /// The same for anything a purge can name, such as the groups of `Cache-Group-Invalidation` (RFC 9875).
+    pub fn invalidate_selected(
+        &self,
+        selector: Selector,
+        at: SystemTime,
+    ) -> impl Future<Output = Result<Position, PurgeError>> + Send + use<> {
+        let submitted = self.0.shared.committer.submit(selector, PurgeMode::Hard, at, Urgency::ApplyAnyway);
+        let shared = Arc::clone(&self.0.shared);
+        async move {
+            let receipt = submitted?.await.map_err(|_| PurgeError::Closed)??;
+            shared.counters.purges.add(1);
+            Ok(receipt.position)
+        }
+    }
+
+    /// The receipt of one of the last purges.
+    pub fn receipt(&self, id: &str) -> Option<Receipt> {
+        self.0.shared.committer.receipt(id)
+    }
+
+    /// What a purge would hit, without purging.
+    pub async fn count_matching(&self, selector: &Selector) -> Matching {
+        let (shared, matcher) = (Arc::clone(&self.0.shared), Matcher::of(selector));
+        let job = self.0.shared.reading().pool.submit(usize::MAX, move || count_matching(&shared, &matcher));
+        job.await.unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fail_disk(&self, reason: &str) {
+        if let Some(disk) = self.0.shared.disk() {
+            disk.fail(reason);
+        }
+    }
+
+    /// Numbers for status and metrics.
+    pub fn stats(&self) -> StoreStats {
+        self.0.shared.stats()
+    }
+
+    /// Waits until everything stored so far is on disk and durable.
+    pub async fn flush(&self) {
+        let (done, is_done) = oneshot::channel();
+        if self.0.shared.reading().queue.push(Op::Flush(done)) {
+            let _ = is_done.await;
+        }
+    }
+
+    /// Writes what waits, flushes, and frees the directory. Later fills stay in memory; later purges are refused.
+    pub async fn close(&self) {
+        let inner = Arc::clone(&self.0);
+        let _ = apart("brim-close", move || inner.shut_down()).await;
+    }
+}
+
+fn count_matching(shared: &Shared, matcher: &Matcher) -> Matching {
+    let mut matching = Matching::default();
+    let mut examples = Vec::new();
+    shared.catalog.each(|key, card| {
+        let is_live = || shared.clock().state_now(&card.names, card.fetched_at) != PurgeState::Hard;
+        if matcher.matches(&card.names) && is_live() {
+            matching.count += 1;
+            matching.bytes += card.length;
+            if examples.len() < EXAMPLES_MAX {
+                examples.push((key, card.variant));
+            }
+        }
+    });
+    let disk = shared.disk();
+    matching.examples = examples
+        .into_iter()
+        .filter_map(|(key, variant)| {
+            let in_memory = shared.memory.peek(key).and_then(|variants| {
+                variants.iter().find(|one| one.variant == variant).map(|one| one.head.scope.clone())
+            });
+            let scope = in_memory.or_else(|| {
+                let value = disk.as_ref()?.index.get(&index_key(key, variant)).ok()??;
+                Some(record::decode(&value).ok()?.head.scope)
+            })?;
+            let query = scope.query.map_or_else(String::new, |query| format!("?{query}"));
+            Some(format!("{}{}{query}", scope.authority, scope.path))
+        })
+        .collect();
+    matching
+}

@@ -1,0 +1,120 @@
+use super::support::*;
+use crate::{Store, StoreConfig};
+
+fn bytes_on_disk(store: &Store) -> u64 {
+    store.stats().segment_bytes
+}
+
+/// Several times the budget is written: the disk stays within it plus one segment, and what is in use survives.
+#[tokio::test]
+async fn the_disk_budget_holds_and_hot_responses_survive_eviction() {
+    let mut random = Random::seeded("the_disk_budget_holds");
+    let dir = tempfile::tempdir().unwrap();
+    let disk_max = 16 * MIB;
+    // The memory tier holds next to nothing, so that what survives does so on disk.
+    let config = StoreConfig { disk_max, memory_max: 2 * MIB, memory_object_max: 128 * KIB, ..config(dir.path()) };
+    let store = Store::open(config).await.unwrap();
+    for n in 0..20 {
+        put_path(&store, &format!("/hot/{n}"), 1, 20_000).await;
+    }
+    let mut hot_hits = 0;
+    let mut on_disk_max = 0;
+    for n in 0..3000_u64 {
+        put_path(&store, &format!("/cold/{n}"), n, random.length_below(40_000)).await;
+        if n % 20 == 0 {
+            // Let the writer keep up, so that nothing is lost to a full queue.
+            store.flush().await;
+            on_disk_max = on_disk_max.max(crate::dir::bytes_below(&dir.path().join("seg")));
+            let hot = format!("/hot/{}", n / 20 % 20);
+            if let Some(bytes) = serve(&store, &hot).await {
+                version_of(&hot, &bytes);
+                hot_hits += 1;
+            }
+        }
+    }
+    let stats = store.stats();
+    assert!(stats.segments_evicted > 10 && stats.moved > 0, "{stats:?}");
+    assert!(on_disk_max <= disk_max + MIB, "{on_disk_max} bytes in segments");
+    assert!(bytes_on_disk(&store) + stats.index_bytes.min(disk_max / 2) <= disk_max + MIB, "{stats:?}");
+    assert!(hot_hits >= 120, "{hot_hits} of 150 hot look-ups hit");
+    let mut cold = 0;
+    for n in 0..3000_u64 {
+        let path = format!("/cold/{n}");
+        if let Some(bytes) = serve(&store, &path).await {
+            assert_eq!(version_of(&path, &bytes), n);
+            cold += 1;
+        }
+    }
+    assert!(cold > 50 && cold < 1500, "{cold} cold responses left");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn large_bodies_stay_within_the_budget_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk_max = 16 * MIB;
+    let store = Store::open(StoreConfig { disk_max, ..config(dir.path()) }).await.unwrap();
+    for n in 0..20_u64 {
+        put_path(&store, &format!("/{n}"), n, 3 << 20).await;
+        let bytes = crate::dir::bytes_below(&dir.path().join("seg"));
+        assert!(bytes <= disk_max + MIB, "{bytes} bytes after {n}");
+    }
+    assert_eq!(serve(&store, "/19").await.unwrap(), body("/19", 19, 3 << 20));
+    store.close().await;
+}
+
+/// Overwriting everything leaves dead bytes; compaction gives them back without losing a response.
+#[tokio::test]
+async fn overwritten_segments_are_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = StoreConfig { disk_max: 64 * MIB, memory_max: 2 * MIB, ..config(dir.path()) };
+    let store = Store::open(config).await.unwrap();
+    for version in 0..4 {
+        for n in 0..400 {
+            // One in ten stays as it was first: each segment keeps something alive.
+            if version == 0 || n % 10 != 0 {
+                put_path(&store, &format!("/{n}"), version, 20_000).await;
+            }
+        }
+        store.flush().await;
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let stats = store.stats();
+        // 1.3 times the live bytes, and the two segments of 4 MiB that are always tolerated.
+        if stats.segment_bytes <= stats.live_bytes * 13 / 10 + 8 * MIB && stats.segments_compacted > 0 {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{stats:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    for n in 0..400 {
+        let (path, version) = (format!("/{n}"), if n % 10 == 0 { 0 } else { 3 });
+        assert_eq!(serve(&store, &path).await.map(|bytes| version_of(&path, &bytes)), Some(version), "{path}");
+    }
+    store.close().await;
+}
+
+/// More than the file system's reserve allows: nothing is written, memory serves.
+#[tokio::test]
+async fn a_nearly_full_file_system_pauses_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreConfig { reserve_free: u64::MAX, ..config(dir.path()) }).await.unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while store.stats().disk != crate::DiskState::Paused {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    put_path(&store, "/a", 1, 1000).await;
+    store.flush().await;
+    assert_eq!((store.stats().writes, store.stats().writes_dropped), (0, 1));
+    assert!(serve(&store, "/a").await.is_some());
+    let mut large = store.begin(head("/l", crate::Position(0)), None);
+    let reader = large.follower().read().unwrap();
+    let reading = tokio::spawn(read_all(reader));
+    for piece in body("/l", 1, 3 << 20).chunks(100_000) {
+        large.append(bytes::Bytes::copy_from_slice(piece)).await.unwrap();
+    }
+    assert!(matches!(large.finish(None).await, crate::Finished::NotStored(crate::Reason::NoRoom)));
+    assert_eq!(reading.await.unwrap().unwrap(), body("/l", 1, 3 << 20));
+}

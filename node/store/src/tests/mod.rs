@@ -1,0 +1,9 @@
+//! The suite that every store has to pass, whatever engine its index uses.
+
+mod basics;
+mod budget;
+mod crash;
+mod damage;
+mod fills;
+mod purges;
+mod support;

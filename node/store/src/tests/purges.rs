@@ -1,0 +1,130 @@
+use brim_semantics::PurgeState;
+
+use super::support::*;
+use crate::{Finished, Found, Position, PurgeMode, Reason, Selector};
+
+fn url(path: &str) -> Selector {
+    Selector::Url { authority: "a.example".into(), path: path.into(), query: None }
+}
+
+#[tokio::test]
+async fn each_selector_hits_what_it_names_and_holds_after_a_restart() {
+    let selectors = [
+        (Selector::Everything, [true, true, true]),
+        (Selector::Site("shop".into()), [true, true, true]),
+        (Selector::Site("blog".into()), [false, false, false]),
+        (Selector::Prefix { authority: "a.example".into(), path_prefix: "/list".into() }, [true, true, false]),
+        (url("/list/1"), [true, false, false]),
+        (Selector::SurrogateKeys { site: None, keys: vec!["key-/item".into()] }, [false, false, true]),
+        (Selector::SurrogateKeys { site: Some("blog".into()), keys: vec!["key-/item".into()] }, [false; 3]),
+    ];
+    let paths = ["/list/1", "/list/2", "/item"];
+    for (selector, hit) in selectors {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        for path in paths {
+            put_path(&store, path, 1, 500).await;
+        }
+        let matching = store.count_matching(&selector).await;
+        let count = hit.iter().filter(|hit| **hit).count() as u64;
+        assert_eq!((matching.count, matching.bytes, matching.examples.len() as u64), (count, 500 * count, count));
+        let receipt = store.purge(selector.clone(), PurgeMode::Hard, now()).await.unwrap();
+        assert_eq!((receipt.matched, receipt.position), (count, Position(1)), "{selector:?}");
+        assert_eq!(store.receipt(&receipt.id).unwrap(), receipt);
+        for (path, hit) in paths.iter().zip(hit) {
+            assert_eq!(serve(&store, path).await.is_none(), hit, "{path} {selector:?}");
+        }
+        store.close().await;
+        drop(store);
+        let store = open(dir.path()).await;
+        assert_eq!(store.position(), Position(1));
+        assert_eq!(store.receipt("p-1").unwrap(), receipt);
+        for (path, hit) in paths.iter().zip(hit) {
+            assert_eq!(serve(&store, path).await.is_none(), hit, "{path} {selector:?} after a restart");
+        }
+        put_path(&store, "/list/1", 2, 500).await;
+        assert_eq!(serve(&store, "/list/1").await.unwrap(), body("/list/1", 2, 500));
+    }
+}
+
+#[tokio::test]
+async fn a_soft_purge_makes_stale_and_a_freshened_response_is_live_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let response = put_path(&store, "/s", 1, 100).await;
+    let receipt = store.purge(url("/s"), PurgeMode::Soft, now()).await.unwrap();
+    assert_eq!(receipt.matched, 1);
+    assert_eq!(store.purge_state(&response), PurgeState::Soft);
+    let fresh = store.freshen(&response, response.head.headers.clone(), response.head.meta.clone(), store.position());
+    assert_eq!(store.purge_state(&fresh), PurgeState::Live);
+    assert_eq!(store.purge_state(&response), PurgeState::Soft);
+}
+
+/// A fetch that began before the purge is dead on arrival, in memory and on disk.
+#[tokio::test]
+async fn a_fill_that_raced_a_purge_is_not_stored_and_cannot_be_joined() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for length in [1000, 2 << 20] {
+        let mut fill = store.begin(head("/race", store.position()), None);
+        let own = fill.follower().read().unwrap();
+        assert!(fill.follower().read().is_some());
+        fill.append(body("/race", 1, length)).await.unwrap();
+        store.purge(url("/race"), PurgeMode::Hard, now()).await.unwrap();
+        assert!(fill.follower().read().is_none());
+        let follower = fill.follower();
+        assert!(matches!(fill.finish(None).await, Finished::NotStored(Reason::Purged)));
+        assert!(follower.read().is_none());
+        // The request that made the fetch gets its answer.
+        assert_eq!(read_all(own).await.unwrap(), body("/race", 1, length));
+        assert!(matches!(store.find(&key("/race")), Found::Absent));
+    }
+    store.flush().await;
+    assert_eq!(store.stats().live_bytes, 0);
+}
+
+#[tokio::test]
+async fn concurrent_purges_get_positions_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let purges: Vec<_> = (0..200)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(
+                async move { store.purge(url(&format!("/{n}")), PurgeMode::Hard, now()).await.unwrap().position },
+            )
+        })
+        .collect();
+    let mut positions = Vec::new();
+    for purge in purges {
+        positions.push(purge.await.unwrap());
+    }
+    positions.sort_unstable();
+    assert_eq!(positions, (1..=200).map(Position).collect::<Vec<_>>());
+    assert_eq!(store.position(), Position(200));
+}
+
+/// RFC 9111 §4.4: ordered when the call returns, even when nobody awaits it.
+#[tokio::test]
+async fn an_invalidation_need_not_be_awaited() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    put_path(&store, "/i", 1, 100).await;
+    drop(store.invalidate("a.example", "/i", None, now()));
+    let second = store.invalidate("a.example", "/other", None, now()).await.unwrap();
+    assert_eq!(second, Position(2));
+    assert!(serve(&store, "/i").await.is_none());
+}
+
+#[tokio::test]
+async fn a_hard_purge_gives_its_space_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for n in 0..50 {
+        put_path(&store, &format!("/{n}"), 1, 10_000).await;
+    }
+    store.flush().await;
+    assert_eq!(store.stats().stored_count, 50);
+    store.purge(Selector::Everything, PurgeMode::Hard, now()).await.unwrap();
+    assert_eq!((store.stats().stored_count, store.stats().memory_keys), (0, 0));
+}
