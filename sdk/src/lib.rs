@@ -1,0 +1,55 @@
+//! Write Brim plugins in Rust.
+//!
+//! A plugin is a type that implements [`CacheKeyRule`], with [`macro@plugin`] on the implementation:
+//!
+//! ```
+//! use brim_sdk::{CacheKeyRule, Decision, Description, Failure, Request};
+//!
+//! struct LanguageKey;
+//!
+//! #[brim_sdk::plugin]
+//! impl CacheKeyRule for LanguageKey {
+//!     fn describe() -> Description {
+//!         Description::new("language-key", "1.0.0").cookie("lang")
+//!     }
+//!
+//!     fn key(request: &Request) -> Result<Decision, Failure> {
+//!         Ok(Decision::keep_query().part("language", request.cookie("lang")?))
+//!     }
+//! }
+//! ```
+//!
+//! Always true:
+//! - A rule depends on nothing of WebAssembly: `cargo test` runs it natively, with [`testing::MockRequest`].
+//! - A rule sees what it declared in `describe`, and nothing else. It has no clock, no randomness and no network, and starts
+//!   afresh for each request, so a static variable remembers nothing.
+//! - A rule that fails or panics costs its own request the cache: the request is forwarded and the response not stored.
+//!
+//! Not here: making a component of the compiled plugin (`brim plugin build`).
+#![deny(unsafe_code, missing_docs, unreachable_pub)]
+
+mod arena;
+pub mod config;
+mod decision;
+pub mod log;
+mod query;
+mod request;
+mod rule;
+pub mod testing;
+
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+#[allow(unsafe_code, missing_docs, unreachable_pub, reason = "generated from wit/ by sdk/bindgen")]
+#[rustfmt::skip]
+pub mod bindings;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod guest;
+#[cfg(target_arch = "wasm32")]
+mod rt;
+
+pub use brim_sdk_macros::plugin;
+pub use decision::{Decision, Failure, PartValue, QueryUse};
+pub use query::{Parameter, Query};
+pub use request::{Repeated, Request};
+pub use rule::{CacheKeyRule, Description, QueryInputs};
