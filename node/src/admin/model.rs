@@ -1,0 +1,314 @@
+//! The JSON of the admin API: what calls take and answer. The command line reads the same types.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::config::ConfigError;
+use crate::plugins::{DeclaredInputs, VersionRecord};
+
+/// What is to be purged: exactly one of `url`, `prefix`, `surrogate_keys`, `site` and `everything`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PurgeRequest {
+    /// An absolute http or https URL: all variants of its responses, under both schemes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// An absolute http or https URL without a query: everything whose URL begins so, under both schemes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Everything that carries one of these surrogate keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub surrogate_keys: Option<Vec<String>>,
+    /// Everything of a configured site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// `true`: everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub everything: Option<bool>,
+    /// Make stale instead of unusable: served while it is validated.
+    #[serde(default)]
+    pub soft: bool,
+    /// Purge nothing; say what would be.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Hard or soft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PurgeModeWord {
+    /// Not usable any more.
+    Hard,
+    /// Stale.
+    Soft,
+}
+
+/// What a purge names, as the node understood it. URLs stand without their scheme: both are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Purged {
+    /// Everything; always `true`.
+    Everything(bool),
+    /// A site.
+    Site(String),
+    /// URLs that begin so.
+    Prefix(String),
+    /// A URL.
+    Url(String),
+    /// Responses with one of these surrogate keys.
+    SurrogateKeys(Vec<String>),
+}
+
+/// Proof of a purge: it is durable, and no request after this answer gets what it named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PurgeReceipt {
+    /// What `GET /v1/purges/{id}` takes.
+    pub id: String,
+    /// The position in the purge log: every purge up to here is in force.
+    pub position: u64,
+    /// Stored responses that it hit, as far as known at once.
+    pub matched: u64,
+    /// When, RFC 3339.
+    pub applied_at: String,
+    /// Hard or soft.
+    pub mode: PurgeModeWord,
+    /// What it named. A URL whose query a plugin rewrites is purged under each of its forms.
+    pub purged: Vec<Purged>,
+}
+
+/// What a purge would hit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DryRun {
+    /// Always `true`.
+    pub dry_run: bool,
+    /// Stored responses.
+    pub matched: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Some of them.
+    pub examples: Vec<String>,
+    /// What it would name.
+    pub purged: Vec<Purged>,
+}
+
+/// Figures of the node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeStatus {
+    /// Version of Brim.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// The addresses it listens on, as URLs.
+    pub listeners: Vec<String>,
+    /// The configured sites.
+    pub sites: Vec<String>,
+    /// The store.
+    pub store: StoreStatus,
+    /// Requests on the data port since it started.
+    pub requests: RequestStatus,
+    /// The newest position in the purge log.
+    pub purge_position: u64,
+    /// The configured origins.
+    pub origins: Vec<OriginStatus>,
+}
+
+/// Figures of the store.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StoreStatus {
+    /// Stored responses.
+    pub responses: u64,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// Bytes that it may take there.
+    pub disk_bytes_max: u64,
+    /// Bytes in memory.
+    pub memory_bytes: u64,
+    /// Bytes that it may take there.
+    pub memory_bytes_max: u64,
+}
+
+/// Figures of the requests.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RequestStatus {
+    /// Requests answered.
+    pub count: u64,
+    /// Those answered from the store.
+    pub hits: u64,
+    /// Hits by requests that the cache looked up; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hit_ratio: Option<f64>,
+}
+
+/// Figures of an origin.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct OriginStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// Figures of an endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EndpointStatus {
+    /// Its URL.
+    pub url: String,
+    /// Open connections.
+    pub connections: u64,
+    /// Requests sent to it.
+    pub requests: u64,
+    /// Those that gave no usable response.
+    pub failures: u64,
+}
+
+/// The answer of `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StatusAnswer {
+    /// Figures of the node.
+    #[serde(flatten)]
+    pub node: NodeStatus,
+    /// Its plugins.
+    pub plugins: Vec<PluginSummary>,
+}
+
+/// A plugin in one line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PluginSummary {
+    /// Its name.
+    pub name: String,
+    /// The active version.
+    pub active: Option<u64>,
+    /// Why it is not running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// The answer to an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PluginUploaded {
+    /// The plugin.
+    pub name: String,
+    /// The version that it now has.
+    pub version: u64,
+    /// SHA-256 of the component in hex.
+    pub digest: String,
+    /// The version that the component gives itself.
+    pub declared_version: String,
+    /// Its hooks.
+    pub hooks: Vec<String>,
+    /// What its rules read of a request.
+    pub inputs: DeclaredInputs,
+    /// This very component was there already, under this version.
+    pub known: bool,
+}
+
+/// The answer of `GET /v1/plugins`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PluginList {
+    /// The plugins by name.
+    pub plugins: Vec<PluginAnswer>,
+    /// What went wrong with the registry as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+/// A plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PluginAnswer {
+    /// Its name.
+    pub name: String,
+    /// The version in use.
+    pub active: Option<u64>,
+    /// The version that a rollback would bring back.
+    pub previous: Option<u64>,
+    /// Why the active version is not running; its routes bypass the cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// What the active version has done since it was loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<PluginCalls>,
+    /// The kept versions, newest first.
+    pub versions: Vec<PluginVersion>,
+}
+
+/// A version, and whether it is the one in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PluginVersion {
+    /// Whether requests use it.
+    pub live: bool,
+    /// The version.
+    #[serde(flatten)]
+    pub version: VersionRecord,
+}
+
+/// What a plugin has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PluginCalls {
+    /// Decisions asked of it, with those remembered.
+    pub calls: u64,
+    /// Decisions that were remembered.
+    pub memo_hits: u64,
+    /// Calls that failed, all kinds.
+    pub traps: u64,
+    /// Calls that failed, by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// Time spent in the guest, microseconds.
+    pub time_us: u64,
+}
+
+/// Which version becomes active, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActivateRequest {
+    /// The version.
+    pub version: u64,
+    /// How it takes part. Only `live` is available in this version.
+    #[serde(default)]
+    pub mode: ModeWord,
+    /// Goes with `canary`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u8>,
+}
+
+/// How a version takes part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModeWord {
+    /// It decides.
+    #[default]
+    Live,
+    /// It is compared with the live one. Not available.
+    Shadow,
+    /// It decides for a share of the keys. Not available.
+    Canary,
+}
+
+/// The configuration that a reload put into force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReloadReport {
+    /// Sites in it.
+    pub sites: usize,
+    /// Origins in it.
+    pub origins: usize,
+}
+
+/// A mistake in a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigMistake {
+    /// The key path.
+    pub path: String,
+    /// The line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl From<ConfigError> for ConfigMistake {
+    fn from(error: ConfigError) -> ConfigMistake {
+        let ConfigError { path, line, message } = error;
+        ConfigMistake { path, line, message }
+    }
+}

@@ -1,0 +1,58 @@
+//! What the admin API can reach of the node.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use brim_store::{Selector, Store};
+
+use super::model::{NodeStatus, ReloadReport};
+use super::token::AdminToken;
+use crate::config::ConfigErrors;
+use crate::plugins::PluginRegistry;
+use crate::tasks::Tasks;
+
+/// The outcome of a reload, when it is there.
+pub type Reloading = Pin<Box<dyn Future<Output = Result<ReloadReport, ConfigErrors>> + Send>>;
+
+/// Further forms of a URL that is purged.
+pub type ResolveUrl = dyn Fn(&PurgeUrl) -> Vec<Selector> + Send + Sync;
+
+/// The node as the admin API sees it. Clones share everything.
+#[derive(Clone)]
+pub struct AdminState {
+    /// What a caller must show.
+    pub token: AdminToken,
+    /// Where purges go.
+    pub store: Store,
+    /// Where plugins go.
+    pub plugins: Arc<PluginRegistry>,
+    /// Where work goes that outlives its request.
+    pub tasks: Tasks,
+    /// Figures of the node.
+    pub status: Arc<dyn Fn() -> NodeStatus + Send + Sync>,
+    /// The text of `/metrics`.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Reads the configuration again and applies it whole, or not at all.
+    pub reload: Arc<dyn Fn() -> Reloading + Send + Sync>,
+    /// Whether the node takes requests; if not, why.
+    pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Names of the configured sites.
+    pub sites: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Under which other URLs responses to this one are stored, because the route's plugin rewrites the query. The URL as
+    /// it was given is purged in any case.
+    pub resolve_url: Arc<ResolveUrl>,
+}
+
+/// A URL to purge, taken apart the way the key of a request is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PurgeUrl {
+    /// `http` or `https`. A purge covers both; a plugin may want to know.
+    pub scheme: String,
+    /// Lower case, without the scheme's default port.
+    pub authority: String,
+    /// The path, never empty.
+    pub path: String,
+    /// What follows the `?`, if there is one.
+    pub query: Option<String>,
+}

@@ -1,0 +1,335 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{ADMIN_ADDRESS, LogFormat};
+
+/// Brim, an edge cache node for APIs.
+#[derive(Debug, Parser)]
+#[command(name = "brim", version, about, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node
+    Serve(ServeArgs),
+    /// Check a configuration file
+    Check(CheckArgs),
+    /// Run a sample origin with a node before it, and a printed tour
+    Demo(DemoArgs),
+    /// Run the sample origin alone
+    DemoOrigin(DemoOriginArgs),
+    /// Purge stored responses on a running node
+    Purge(PurgeArgs),
+    /// Make, build, upload and switch plugins
+    Plugin(PluginArgs),
+    /// Show the figures of a running node
+    Status(StatusArgs),
+    /// Compile the component on stdin to stdout, within limits (the node calls this)
+    #[command(hide = true)]
+    CompilePlugin,
+}
+
+/// `brim serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// How log lines look; overrides the file
+    #[arg(long, value_enum)]
+    pub log_format: Option<LogFormatArg>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormatArg {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+impl From<LogFormatArg> for LogFormat {
+    fn from(format: LogFormatArg) -> LogFormat {
+        match format {
+            LogFormatArg::Text => LogFormat::Text,
+            LogFormatArg::Json => LogFormat::Json,
+        }
+    }
+}
+
+/// `brim check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `brim demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Where the node listens for HTTP
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub http: SocketAddr,
+    /// Where the node listens for HTTPS
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
+    pub https: SocketAddr,
+    /// Where the admin API listens
+    #[arg(long, value_name = "ADDR", default_value_t = ADMIN_ADDRESS)]
+    pub admin: SocketAddr,
+    /// Where the sample origin listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8000")]
+    pub origin: SocketAddr,
+    /// The folder with the example plugins
+    #[arg(long, value_name = "DIR", default_value = "plugins")]
+    pub plugins: PathBuf,
+    /// Where the node keeps its data; a temporary directory, removed at the end, unless given
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// `brim demo-origin`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoOriginArgs {
+    /// Where it listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8000")]
+    pub listen: SocketAddr,
+    /// Wait before every answer, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 80)]
+    pub delay_ms: u64,
+    /// Wait before the sales report, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 2000)]
+    pub report_delay_ms: u64,
+    /// Products in the catalogue
+    #[arg(long, value_name = "COUNT", default_value_t = 2400, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub products: u32,
+}
+
+/// Which node, and how to speak with it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "The node")]
+pub struct ClientOptions {
+    /// The node's admin API
+    #[arg(long, value_name = "URL", default_value_t = format!("http://{ADMIN_ADDRESS}"), global = true)]
+    pub admin: String,
+    /// The admin token; else --token-file, else the environment variable BRIM_TOKEN
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file", global = true)]
+    pub token: Option<String>,
+    /// A file with the admin token; a node keeps its own in DATA_DIR/admin.token
+    #[arg(long, value_name = "FILE", global = true)]
+    pub token_file: Option<PathBuf>,
+    /// Print JSON, one document a line
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// `brim status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Which node.
+    #[command(flatten)]
+    pub client: ClientOptions,
+}
+
+/// `brim purge`.
+#[derive(Debug, Clone, Args)]
+pub struct PurgeArgs {
+    /// What to purge.
+    #[command(subcommand)]
+    pub command: PurgeCommand,
+    /// Make stale instead of unusable: served while it is validated
+    #[arg(long, global = true)]
+    pub soft: bool,
+    /// Purge nothing; show what would be
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// Which node.
+    #[command(flatten)]
+    pub client: ClientOptions,
+}
+
+/// What to purge.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PurgeCommand {
+    /// URLs, each with all its variants, under http and https
+    Url {
+        /// Absolute URLs
+        #[arg(required = true, value_name = "URL")]
+        urls: Vec<String>,
+    },
+    /// Everything whose URL begins so, under http and https
+    Prefix {
+        /// Absolute URLs without a query
+        #[arg(required = true, value_name = "URL-PREFIX")]
+        prefixes: Vec<String>,
+    },
+    /// Everything that carries one of these surrogate keys
+    Key {
+        /// Surrogate keys
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+    },
+    /// Everything of sites
+    Site {
+        /// Names of configured sites
+        #[arg(required = true, value_name = "SITE")]
+        sites: Vec<String>,
+    },
+    /// Everything
+    All,
+}
+
+/// `brim plugin`.
+#[derive(Debug, Clone, Args)]
+pub struct PluginArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PluginCommand,
+}
+
+/// What to do with a plugin.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PluginCommand {
+    /// Make a folder with a plugin that builds and passes its tests as it is
+    New(NewArgs),
+    /// Build a plugin and print the path of its component
+    Build {
+        /// The plugin's folder
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Upload a plugin to a node, as its next version
+    Push(PushArgs),
+    /// List a node's plugins, or the versions of one
+    List {
+        /// The plugin
+        name: Option<String>,
+        /// Which node.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Make a version the one in use
+    Activate {
+        /// The plugin
+        name: String,
+        /// The version; the newest unless given
+        version: Option<u64>,
+        /// Which node.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Bring back the version that was in use before
+    Rollback {
+        /// The plugin
+        name: String,
+        /// Which node.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+}
+
+/// `brim plugin new`.
+#[derive(Debug, Clone, Args)]
+pub struct NewArgs {
+    /// The plugin's name, and that of its folder
+    pub name: String,
+    /// What the plugin decides
+    #[arg(long, value_enum, default_value_t = HookArg::CacheKey)]
+    pub hook: HookArg,
+    /// Use this SDK instead of writing a copy beside the plugin
+    #[arg(long, value_name = "DIR")]
+    pub sdk_path: Option<PathBuf>,
+}
+
+/// What a plugin decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HookArg {
+    /// What a cache key consists of
+    CacheKey,
+}
+
+/// `brim plugin push`.
+#[derive(Debug, Clone, Args)]
+pub struct PushArgs {
+    /// A plugin's folder, which is built first, or a component
+    #[arg(value_name = "DIR-or-FILE")]
+    pub source: PathBuf,
+    /// The plugin's name on the node; that of the component's file unless given
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Make it the version in use
+    #[arg(long)]
+    pub activate: bool,
+    /// Which node.
+    #[command(flatten)]
+    pub client: ClientOptions,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn options_stand_before_or_after_the_words() {
+        for line in [
+            "brim purge url http://a/ --soft --dry-run --admin http://h:1 --token t --json",
+            "brim purge --soft --dry-run --admin http://h:1 --token t --json url http://a/",
+        ] {
+            let Command::Purge(purge) = parse(line).expect(line).command else { panic!("{line}") };
+            assert!(purge.soft && purge.dry_run && purge.client.json, "{line}");
+            assert_eq!(purge.client.admin, "http://h:1", "{line}");
+            assert_eq!(purge.client.token.as_deref(), Some("t"), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_admin_api_is_expected_where_a_node_puts_it() {
+        let Command::Status(status) = parse("brim status").expect("status").command else { panic!("status") };
+        assert_eq!(status.client.admin, "http://127.0.0.1:9900");
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_refused() {
+        for line in [
+            "brim",
+            "brim serve",
+            "brim warm",
+            "brim explain http://a/",
+            "brim plugin test",
+            "brim purge",
+            "brim purge url",
+            "brim purge tag x",
+            "brim plugin new",
+            "brim plugin new x --hook pagination",
+            "brim plugin activate x newest",
+            "brim status --token a --token-file b",
+            "brim demo-origin --listen nowhere",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What people read: lines and tables on stdout, complaints on stderr. A reader that goes away is no error.
+
+use std::error::Error;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::client::ClientError;
+use super::error::CliError;
+
+pub(super) fn line(text: impl AsRef<str>) {
+    let _ = writeln!(io::stdout(), "{}", text.as_ref());
+}
+
+/// One JSON document on one line.
+pub(super) fn json(document: &impl Serialize) -> Result<(), CliError> {
+    line(serde_json::to_string(document).map_err(CliError::failed)?);
+    Ok(())
+}
+
+/// What went wrong, with its causes, and what a refusal adds.
+pub(super) fn error(error: &CliError) {
+    let text = match error {
+        CliError::Said => return,
+        CliError::Client(ClientError::Refused(problem)) => {
+            let check = problem.check.as_ref().map(|check| format!(" (check: {check})")).unwrap_or_default();
+            format!("refused ({} {}): {}{check}", problem.status, problem.title, problem.detail)
+        }
+        error => chain(error),
+    };
+    let _ = writeln!(io::stderr(), "brim: {text}");
+}
+
+/// An error and its causes, each said once.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Prints rows in aligned columns. Numbers are to be formatted already.
+pub(super) fn table<const COLUMNS: usize>(header: [&str; COLUMNS], rows: &[[String; COLUMNS]]) {
+    for row in aligned(header, rows) {
+        line(row);
+    }
+}
+
+fn aligned<const COLUMNS: usize>(header: [&str; COLUMNS], rows: &[[String; COLUMNS]]) -> Vec<String> {
+    let header = header.map(str::to_owned);
+    let all = || std::iter::once(&header).chain(rows);
+    let mut widths = [0; COLUMNS];
+    for row in all() {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let pad = |row: &[String; COLUMNS]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    all().map(pad).collect()
+}
+
+/// `12.3 MiB`.
+pub(super) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    // Precision is lost only where it is not shown.
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// `1 response`, `2 responses`.
+pub(super) fn count(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_lines_have_no_tail() {
+        let rows = [["tenant-key".to_owned(), "3".to_owned()], ["é".to_owned(), String::new()]];
+        assert_eq!(aligned(["NAME", "ACTIVE"], &rows), ["NAME        ACTIVE", "tenant-key  3", "é"]);
+    }
+
+    #[test]
+    fn byte_counts() {
+        assert_eq!(
+            [bytes(0), bytes(1023), bytes(1024), bytes(1_572_864), bytes(u64::MAX)],
+            ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "16384.0 PiB"]
+        );
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = ClientError::Connect { address: "node:1".to_owned(), source: io::Error::other("refused") };
+        assert_eq!(
+            chain(&CliError::Client(error)),
+            "no node answers at node:1; is it running, and is --admin right?: refused"
+        );
+    }
+}

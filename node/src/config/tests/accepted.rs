@@ -1,0 +1,238 @@
+//! Good files: every option arrives as the value it stands for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn the_least_file_gets_the_documented_defaults() {
+    let config = good(LEAST);
+    assert_eq!(config.data_dir, PathBuf::from("/etc/brim/brim-data"));
+    assert_eq!(config.listen.http, [HTTP_ADDRESS]);
+    assert!(config.listen.https.is_empty());
+    assert!(config.listen.threads >= 1);
+    assert_eq!(config.listen.connections_max, 10_000);
+    assert_eq!(config.listen.streams_max, 128);
+    assert_eq!(config.listen.head_bytes_max, 64 * 1024);
+    assert_eq!(config.listen.header_count_max, 100);
+    assert_eq!(config.listen.handshake_timeout, Duration::from_secs(10));
+    assert_eq!(config.listen.upgrade, UpgradePolicy::Refuse);
+    assert!(config.tls.certificates.is_empty());
+    assert_eq!(config.admin.listen, ADMIN_ADDRESS);
+    assert_eq!(config.admin.token_file, PathBuf::from("/etc/brim/brim-data/admin.token"));
+    assert_eq!(config.store, StoreSection { disk_max: 10 << 30, memory_max: 512 << 20, object_max: 5 << 30 });
+    assert_eq!(config.plugins.key_deadline, Duration::from_millis(5));
+    assert_eq!(config.plugins.memory_max, 16 << 20);
+    assert!(config.plugins.config.is_empty());
+    assert_eq!(config.log, LogSection { access: AccessLog::Stdout, format: LogFormat::Text });
+    let origin = &config.origins["api"];
+    assert_eq!(origin.name, "api");
+    assert_eq!(origin.endpoints[0].url.to_string(), "http://127.0.0.1:8000");
+    assert_eq!(origin.balance, Balance::RoundRobin);
+    assert_eq!(origin.connections_max, 64);
+    assert_eq!(origin.connect_timeout, Duration::from_secs(2));
+    assert_eq!(origin.response_timeout, Duration::from_secs(30));
+    assert_eq!((origin.queue_max, origin.queue_timeout), (1_024, Duration::from_secs(5)));
+    assert_eq!((origin.http2, origin.host_header), (Http2::Auto, HostHeader::Client));
+    assert_eq!((config.sites[0].name.as_str(), config.sites[0].hosts.as_slice()), ("*", [HostPattern::Any].as_slice()));
+    let route = only_route(&config);
+    assert_eq!((route.path.as_str(), route.origin.as_str(), route.cache), ("/", "api", CacheMode::On));
+    assert_eq!(route.policy, brim_semantics::CachePolicy::default());
+    assert_eq!((route.cache_key_plugin.as_deref(), route.surrogate_keys_to_client), (None, false));
+}
+
+pub(super) const EVERYTHING: &str = r#"
+data_dir = "../data"
+
+[listen]
+http = ["127.0.0.1:0", "[::1]:8080"]
+https = ["0.0.0.0:8443"]
+threads = 3
+connections_max = 500
+streams_max = 64
+head_bytes_max = "32KiB"
+header_count_max = 64
+handshake_timeout = "5s"
+header_timeout = "7s"
+idle_timeout = "1m"
+body_idle_timeout = "500ms"
+drain_timeout = "0s"
+upgrade = "forward"
+
+[tls]
+certificates = [{ cert = "cert.pem", key = "/keys/key.pem" }]
+
+[admin]
+listen = "127.0.0.1:0"
+token_file = "token"
+
+[store]
+disk_max = "1GiB"
+memory_max = "64MiB"
+object_max = "100MB"
+
+[plugins]
+key_deadline = "10ms"
+memory_max = "32MiB"
+instances_max = 8
+component_bytes_max = "2MiB"
+[plugins.config.tenant-key]
+header = "x-tenant"
+
+[log]
+access = { file = "access.log" }
+format = "json"
+
+[origins.api]
+endpoints = ["https://API.example.com", { url = "http://[::1]:81/", weight = 2, region = "eu" }]
+balance = "round_robin"
+connections_max = 8
+connect_timeout = "1s"
+response_timeout = "10s"
+body_idle_timeout = "20s"
+idle_timeout = "30s"
+queue_max = 0
+queue_timeout = "100ms"
+http2 = "always"
+tls_ca = "ca.pem"
+tls_server_name = "API.internal"
+host_header = "endpoint"
+
+[[sites]]
+name = "shop"
+hosts = ["Shop.example.com", "*.shop.example.com", "[::1]"]
+[[sites.routes]]
+path = "/"
+origin = "api"
+cache = "off"
+[[sites.routes]]
+path = "/api/v1"
+origin = "api"
+plugins = { cache_key = "tenant-key" }
+heuristic = false
+heuristic_max = "1h"
+store_set_cookie = true
+ignore_request_directives = true
+stale_while_revalidate = "30s"
+stale_if_error = "1d"
+freshness_max = "12h"
+targeted_fields = ["Brim-CDN-Cache-Control", "CDN-Cache-Control"]
+surrogate_keys_to_client = true
+[[sites.routes]]
+path = "/api"
+origin = "api"
+"#;
+
+#[test]
+fn every_option_of_the_node_arrives() {
+    let config = good(EVERYTHING);
+    assert_eq!(config.data_dir, PathBuf::from("/etc/brim/../data"));
+    let listen = &config.listen;
+    assert_eq!(listen.http, ["127.0.0.1:0".parse().unwrap(), "[::1]:8080".parse().unwrap()]);
+    assert_eq!(listen.https, ["0.0.0.0:8443".parse().unwrap()]);
+    assert_eq!((listen.threads, listen.connections_max, listen.streams_max), (3, 500, 64));
+    assert_eq!((listen.head_bytes_max, listen.header_count_max), (32 << 10, 64));
+    assert_eq!((listen.handshake_timeout, listen.header_timeout), (Duration::from_secs(5), Duration::from_secs(7)));
+    assert_eq!((listen.idle_timeout, listen.body_idle_timeout), (Duration::from_secs(60), Duration::from_millis(500)));
+    assert_eq!((listen.drain_timeout, listen.upgrade), (Duration::ZERO, UpgradePolicy::Forward));
+    let certificate = CertificateFiles { cert: "/etc/brim/cert.pem".into(), key: "/keys/key.pem".into() };
+    assert_eq!(config.tls.certificates, [certificate]);
+    assert_eq!(config.admin.token_file, PathBuf::from("/etc/brim/token"));
+    assert_eq!(config.store, StoreSection { disk_max: 1 << 30, memory_max: 64 << 20, object_max: 100_000_000 });
+    let plugins = &config.plugins;
+    assert_eq!((plugins.key_deadline, plugins.memory_max), (Duration::from_millis(10), 32 << 20));
+    assert_eq!((plugins.instances_max, plugins.component_bytes_max), (8, 2 << 20));
+    assert_eq!(plugins.config["tenant-key"]["header"], "x-tenant");
+    let access = AccessLog::File("/etc/brim/access.log".into());
+    assert_eq!(config.log, LogSection { access, format: LogFormat::Json });
+}
+
+#[test]
+fn every_option_of_an_origin_arrives() {
+    let config = good(EVERYTHING);
+    let origin = &config.origins["api"];
+    let first = EndpointUrl { tls: true, host: "api.example.com".into(), port: 443 };
+    let second = EndpointUrl { tls: false, host: "::1".into(), port: 81 };
+    assert_eq!((first.authority(), second.authority()), ("api.example.com".into(), "[::1]:81".into()));
+    let second = EndpointConfig { url: second, weight: 2, region: Some("eu".into()) };
+    assert_eq!(origin.endpoints, [EndpointConfig { url: first, weight: 1, region: None }, second]);
+    assert_eq!((origin.connections_max, origin.queue_max), (8, 0));
+    assert_eq!((origin.connect_timeout, origin.response_timeout), (Duration::from_secs(1), Duration::from_secs(10)));
+    assert_eq!((origin.body_idle_timeout, origin.idle_timeout), (Duration::from_secs(20), Duration::from_secs(30)));
+    assert_eq!((origin.queue_timeout, origin.http2), (Duration::from_millis(100), Http2::Always));
+    assert_eq!(origin.tls_ca, Some("/etc/brim/ca.pem".into()));
+    assert_eq!(origin.tls_server_name.as_deref(), Some("api.internal"));
+    assert_eq!(origin.host_header, HostHeader::Endpoint);
+}
+
+#[test]
+fn every_option_of_a_site_arrives_and_the_longest_path_comes_first() {
+    let config = good(EVERYTHING);
+    let site = &config.sites[0];
+    assert_eq!(site.name, "shop");
+    let hosts: Vec<_> = site.hosts.iter().map(HostPattern::to_string).collect();
+    assert_eq!(hosts, ["shop.example.com", "*.shop.example.com", "[::1]"]);
+    let paths: Vec<_> = site.routes.iter().map(|route| route.path.as_str()).collect();
+    assert_eq!(paths, ["/api/v1", "/api", "/"]);
+    assert_eq!(site.routes[2].cache, CacheMode::Off);
+    let route = &site.routes[0];
+    assert_eq!(route.cache_key_plugin.as_deref(), Some("tenant-key"));
+    assert!(route.surrogate_keys_to_client);
+    let policy = &route.policy;
+    assert_eq!((policy.heuristic, policy.heuristic_max), (false, Duration::from_secs(3_600)));
+    assert!(policy.store_set_cookie && policy.ignore_request_directives);
+    assert_eq!(policy.stale_while_revalidate, Some(Duration::from_secs(30)));
+    assert_eq!(policy.stale_if_error, Some(Duration::from_secs(86_400)));
+    assert_eq!(policy.freshness_max, Some(Duration::from_secs(43_200)));
+    assert_eq!(policy.targeted_fields, ["brim-cdn-cache-control", "cdn-cache-control"]);
+}
+
+/// The file that DESIGN.md shows is the contract.
+#[test]
+fn the_file_of_the_design_is_accepted() {
+    let config = good(
+        r#"
+data_dir = "./brim-data"
+[listen]
+http  = ["127.0.0.1:8080"]          # HTTP/1.1 and h2 with prior knowledge
+https = ["127.0.0.1:8443"]          # TLS 1.2/1.3, ALPN h2 and http/1.1
+[tls]
+certificates = [{ cert = "cert.pem", key = "key.pem" }]
+[admin]
+listen = "127.0.0.1:9900"
+[store]
+disk_max = "10GiB"
+memory_max = "512MiB"
+[origins.api]
+endpoints = ["http://127.0.0.1:8000"]
+balance = "round_robin"
+connections_max = 64
+[[sites]]
+hosts = ["*"]
+[[sites.routes]]
+path = "/"
+origin = "api"
+plugins = { cache_key = "tenant-key" }
+"#,
+    );
+    assert_eq!(config.data_dir, PathBuf::from("/etc/brim/brim-data"));
+    assert_eq!(only_route(&config).cache_key_plugin.as_deref(), Some("tenant-key"));
+}
+
+#[test]
+fn host_patterns_match_as_documented() {
+    let table = [
+        (HostPattern::Exact("a.example".into()), "a.example", true),
+        (HostPattern::Exact("a.example".into()), "b.a.example", false),
+        (HostPattern::Suffix(".a.example".into()), "b.a.example", true),
+        (HostPattern::Suffix(".a.example".into()), "c.b.a.example", true),
+        (HostPattern::Suffix(".a.example".into()), "a.example", false),
+        (HostPattern::Suffix(".a.example".into()), "ba.example", false),
+        (HostPattern::Suffix(".a.example".into()), ".a.example", false),
+        (HostPattern::Any, "whatever", true),
+    ];
+    for (pattern, host, expected) in table {
+        assert_eq!(pattern.matches(host), expected, "{pattern} {host}");
+    }
+}

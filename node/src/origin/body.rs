@@ -1,0 +1,268 @@
+//! Content on its way to an origin ([`ForwardBody`]) and back ([`OriginBody`]).
+//!
+//! Always true:
+//! - Content is passed on as it comes: nothing is collected, and what the reader does not ask for is not read.
+//! - A connection goes back to its pool only after the content has been read to its clean end; a reader that stops before, a
+//!   fault or a deadline closes it (HTTP/1.1) or resets the stream (HTTP/2).
+//! - An error is the last thing a reader gets.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::endpoint::Endpoint;
+use super::error::{BodyError, BoxError};
+use super::pool::{Http1Lease, Http2Lease};
+
+/// The content of a forward request.
+#[derive(Debug)]
+pub struct ForwardBody {
+    content: Content,
+    progress: Option<Arc<UploadProgress>>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Empty,
+    Streamed(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl ForwardBody {
+    /// No content: what most requests have. Costs no allocation, and may be sent again.
+    pub fn empty() -> Self {
+        Self { content: Content::Empty, progress: None }
+    }
+
+    /// Content that comes as it comes, and once only. One that has ended already is [`Self::empty`].
+    pub fn streamed<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Self { content: Content::Streamed(body.map_err(Into::into).boxed_unsync()), progress: None }
+    }
+
+    /// Whether there is no content, so that the request can be sent again.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.content, Content::Empty)
+    }
+
+    /// Watches how the content is sent; `None` where there is none.
+    pub(super) fn watch(&mut self) -> Option<Arc<UploadProgress>> {
+        match self.content {
+            Content::Empty => None,
+            Content::Streamed(_) => {
+                Some(Arc::clone(self.progress.get_or_insert_with(|| Arc::new(UploadProgress::new()))))
+            }
+        }
+    }
+}
+
+impl Body for ForwardBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Content::Streamed(body) = &mut self.content else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        if let Some(progress) = &self.progress {
+            progress.note(matches!(frame, Some(Err(_))));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Empty => true,
+            Content::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Streamed(body) => body.size_hint(),
+        }
+    }
+}
+
+/// When the content of a request last moved on. The origin's time to answer counts from there: a long upload is no slow answer.
+#[derive(Debug)]
+pub(super) struct UploadProgress {
+    begun: Instant,
+    last_ms: AtomicU64,
+    has_failed: AtomicBool,
+}
+
+impl UploadProgress {
+    fn new() -> Self {
+        Self { begun: Instant::now(), last_ms: AtomicU64::new(0), has_failed: AtomicBool::new(false) }
+    }
+
+    fn note(&self, failed: bool) {
+        let elapsed_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(elapsed_ms, Relaxed);
+        if failed {
+            self.has_failed.store(true, Relaxed);
+        }
+    }
+
+    /// Whether the content ended in an error of its own.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Relaxed)
+    }
+
+    /// Ends when nothing has moved for `limit`. Cancel safe: it holds nothing.
+    pub(super) async fn stands_still(&self, limit: Duration) {
+        loop {
+            let due = self.begun + Duration::from_millis(self.last_ms.load(Relaxed)) + limit;
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+}
+
+/// What the content of a response arrives on.
+pub(super) enum Lease {
+    Http1(Http1Lease),
+    Http2(Http2Lease),
+}
+
+impl Lease {
+    fn finish(self) {
+        match self {
+            Self::Http1(lease) => lease.finish(),
+            // Its drop ends the stream; the connection was never taken away.
+            Self::Http2(lease) => drop(lease),
+        }
+    }
+}
+
+/// The content of an origin's response, with its trailers.
+pub struct OriginBody {
+    incoming: Incoming,
+    /// Taken at the clean end; dropped with the connection closed otherwise.
+    lease: Option<Lease>,
+    endpoint: Arc<Endpoint>,
+    wait: ChunkWait,
+    failed: bool,
+}
+
+impl std::fmt::Debug for OriginBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OriginBody")
+            .field("endpoint", &self.endpoint.name())
+            .field("incoming", &self.incoming)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OriginBody {
+    pub(super) fn new(incoming: Incoming, lease: Lease, endpoint: Arc<Endpoint>) -> Self {
+        let wait = ChunkWait { limit: endpoint.body_idle_timeout(), timer: None, is_waiting: false };
+        let mut body = Self { incoming, lease: Some(lease), endpoint, wait, failed: false };
+        body.finish_at_end();
+        body
+    }
+
+    /// Gives the connection back as soon as the framing says that nothing follows, not when the reader asks once more.
+    fn finish_at_end(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.finish();
+        }
+    }
+
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.failed = true;
+        self.lease = None;
+        self.endpoint.stats().count_error(error.kind());
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl Body for OriginBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if this.failed {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut this.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.wait.ended();
+                this.finish_at_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(source))) => this.fail(BodyError::Cut { endpoint: this.endpoint.name(), source }),
+            Poll::Ready(None) => {
+                this.finish();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(this.wait.poll(cx));
+                this.fail(BodyError::Timeout { endpoint: this.endpoint.name(), limit: this.wait.limit })
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.failed || self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for OriginBody {
+    fn drop(&mut self) {
+        if !self.failed {
+            self.finish_at_end();
+        }
+    }
+}
+
+/// The deadline for the next chunk. It runs only while the reader waits for one: a slow reader is no slow origin.
+struct ChunkWait {
+    limit: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    is_waiting: bool,
+}
+
+impl ChunkWait {
+    fn ended(&mut self) {
+        self.is_waiting = false;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let due = Instant::now() + self.limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if !self.is_waiting {
+            timer.as_mut().reset(due);
+            self.is_waiting = true;
+        }
+        timer.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,174 @@
+//! One new connection to an endpoint: name, TCP, TLS, version of HTTP.
+//!
+//! Always true:
+//! - All steps together have one deadline, `connect_timeout`; of several addresses each gets its share of what is left.
+//! - The driver of a connection runs on the runtime that opened it.
+//!
+//! Not here: whether one may be opened (`pool`).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::body::{ForwardBody, Lease};
+use super::endpoint::{Endpoint, HEAD_BYTES_MAX};
+use super::error::ForwardError;
+use super::pool::{Http1Connection, Permit, STREAMS_MAX};
+use super::socket::{Socket, SocketProbe};
+use super::tls::ALPN_HTTP2;
+use crate::config::Http2;
+
+/// Addresses of one name that are tried, in the resolver's order.
+pub const ADDRESSES_MAX: usize = 8;
+/// What an HTTP/1.1 connection buffers of a response that its reader has not asked for yet: a whole head must fit.
+const HTTP1_BUFFER_MAX: usize = 2 * HEAD_BYTES_MAX;
+/// What an endpoint may send ahead on one HTTP/2 stream (100 Mbit/s at 80 ms), and on all streams of a connection.
+const HTTP2_STREAM_WINDOW: u32 = 1024 * 1024;
+const HTTP2_CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// What is buffered of a request on one HTTP/2 stream.
+const HTTP2_SEND_BUFFER_MAX: usize = 256 * 1024;
+/// A used HTTP/2 connection on which nothing comes for the first time is asked for a sign of life, and given up after the second.
+const HTTP2_PING_AFTER: Duration = Duration::from_secs(15);
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens a connection and takes the first lease on it.
+///
+/// Cancel safe: dropping the future closes what was opened; the capacity comes back with the socket and the permit.
+pub(super) async fn connect(endpoint: &Endpoint, mut permit: Permit) -> Result<Lease, ForwardError> {
+    let limit = endpoint.connect_timeout();
+    let connected = timeout_at(Instant::now() + limit, open(endpoint, &mut permit, limit)).await;
+    let connected =
+        connected.unwrap_or_else(|_| Err(ForwardError::ConnectTimeout { endpoint: endpoint.name(), limit }));
+    if !matches!(connected, Ok(Lease::Http2(_))) {
+        permit.not_shared();
+    }
+    connected
+}
+
+async fn open(endpoint: &Endpoint, permit: &mut Permit, limit: Duration) -> Result<Lease, ForwardError> {
+    let stream = open_stream(endpoint, Instant::now() + limit).await?;
+    // Small requests must not wait for the acknowledgement of the one before.
+    let _ = stream.set_nodelay(true);
+    let Some(slot) = permit.take_slot() else {
+        return Err(ForwardError::ConnectFailed {
+            endpoint: endpoint.name(),
+            source: "a permit is for one connection".into(),
+        });
+    };
+    let socket = Socket::new(stream, endpoint.body_idle_timeout(), slot);
+    let probe = socket.probe();
+    let Some(tls) = endpoint.tls() else {
+        return match endpoint.http2() {
+            Http2::Always => start_http2(endpoint, permit, socket).await,
+            Http2::Auto | Http2::Never => start_http1(endpoint, permit, socket, probe).await,
+        };
+    };
+    let stream = tls.connector.connect(tls.server_name.clone(), socket).await;
+    let stream = stream.map_err(|source| ForwardError::Tls { endpoint: endpoint.name(), source })?;
+    let agreed_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2);
+    match endpoint.http2() {
+        Http2::Always if !agreed_http2 => Err(ForwardError::ConnectFailed {
+            endpoint: endpoint.name(),
+            source: "it does not agree to HTTP/2 by ALPN".into(),
+        }),
+        Http2::Always | Http2::Auto if agreed_http2 => start_http2(endpoint, permit, stream).await,
+        Http2::Always | Http2::Auto | Http2::Never => start_http1(endpoint, permit, stream, probe).await,
+    }
+}
+
+/// The first address that answers, of those the name has.
+async fn open_stream(endpoint: &Endpoint, deadline: Instant) -> Result<TcpStream, ForwardError> {
+    let addresses =
+        addresses(endpoint).await.map_err(|source| ForwardError::Dns { endpoint: endpoint.name(), source })?;
+    let mut last = ForwardError::Dns { endpoint: endpoint.name(), source: io::ErrorKind::NotFound.into() };
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = u32::try_from(addresses.len() - tried).unwrap_or(1);
+        let share = deadline.saturating_duration_since(Instant::now()) / left;
+        last = match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionRefused => {
+                ForwardError::ConnectRefused { endpoint: endpoint.name(), source }
+            }
+            Ok(Err(source)) => ForwardError::ConnectFailed { endpoint: endpoint.name(), source: source.into() },
+            Err(_) => ForwardError::ConnectTimeout { endpoint: endpoint.name(), limit: endpoint.connect_timeout() },
+        };
+    }
+    Err(last)
+}
+
+async fn addresses(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
+    let (host, port) = (endpoint.url().host.as_str(), endpoint.url().port);
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect())
+}
+
+async fn start_http1<T>(endpoint: &Endpoint, permit: &Permit, io: T, probe: SocketProbe) -> Result<Lease, ForwardError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handshake = http1::Builder::new()
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(HTTP1_BUFFER_MAX)
+        .handshake::<_, ForwardBody>(TokioIo::new(io))
+        .await;
+    let (sender, connection) =
+        handshake.map_err(|source| ForwardError::ConnectFailed { endpoint: endpoint.name(), source: source.into() })?;
+    let name = endpoint.name();
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(endpoint = %name, %error, "connection to origin ended");
+        }
+    });
+    endpoint.stats().count_connect();
+    let connection = Http1Connection {
+        sender,
+        driver: driver.abort_handle(),
+        probe,
+        thread: std::thread::current().id(),
+        idle_since: Instant::now(),
+    };
+    Ok(Lease::Http1(permit.lease(connection)))
+}
+
+async fn start_http2<T>(endpoint: &Endpoint, permit: &Permit, io: T) -> Result<Lease, ForwardError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handshake = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_send_buf_size(HTTP2_SEND_BUFFER_MAX)
+        .keep_alive_interval(HTTP2_PING_AFTER)
+        .keep_alive_timeout(HTTP2_PING_TIMEOUT)
+        .handshake::<_, ForwardBody>(TokioIo::new(io))
+        .await;
+    let (sender, mut connection) =
+        handshake.map_err(|source| ForwardError::ConnectFailed { endpoint: endpoint.name(), source: source.into() })?;
+    let streams_max = Arc::new(AtomicUsize::new(STREAMS_MAX));
+    let (name, allowed) = (endpoint.name(), Arc::clone(&streams_max));
+    tokio::spawn(async move {
+        let ended = std::future::poll_fn(|cx| {
+            let ended = std::pin::Pin::new(&mut connection).poll(cx);
+            // What the endpoint allows comes with its settings, after the first requests.
+            allowed.store(connection.current_max_send_streams(), Relaxed);
+            ended
+        });
+        if let Err(error) = ended.await {
+            tracing::debug!(endpoint = %name, %error, "connection to origin ended");
+        }
+    });
+    endpoint.stats().count_connect();
+    Ok(Lease::Http2(permit.adopt(sender, streams_max)))
+}

@@ -1,0 +1,203 @@
+//! Origins: where requests that the store cannot answer are forwarded to.
+//!
+//! ```text
+//! Origins ─ name ─> Origin ─ Balancer ─> Endpoint ─ Pool ─> connection ─> ForwardedResponse (OriginBody)
+//! ```
+//!
+//! Always true:
+//! - An endpoint that cannot be reached is passed over for the next one, each at most once a request: nothing of the request can
+//!   have been sent. Any other failure ends the request.
+//! - Connections, waiting requests, heads, waits and content windows are bounded; a bound that is reached is a [`ForwardError`].
+//! - Closing and reaping take nothing from a request that is under way.
+//! - Informational responses (1xx) are dropped by hyper, except 101: passed with hyper's `OnUpgrade` if the request had `Upgrade`
+//!   (its socket counts until the tunnel ends), an error otherwise.
+//!
+//! Not here: what may be forwarded and stored (`request`, `semantics`); the caller has removed the hop-by-hop fields.
+
+mod balance;
+mod body;
+mod connect;
+mod endpoint;
+mod error;
+mod pool;
+mod socket;
+mod stats;
+mod target;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use parking_lot::Mutex;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+pub use body::{ForwardBody, OriginBody};
+pub use connect::ADDRESSES_MAX;
+pub use endpoint::{Endpoint, EndpointSnapshot, HEAD_BYTES_MAX, HEADER_COUNT_MAX};
+pub use error::{BodyError, BoxError, ErrorKind, ForwardError, OriginsError, RETRY_AFTER};
+pub use pool::{PoolCounts, STREAMS_MAX};
+pub use stats::{EndpointCounts, WAIT_BUCKETS_MS};
+pub use tls::TLS_SESSIONS_MAX;
+
+use crate::config::{Balance, OriginConfig};
+use balance::{Balancer, RoundRobin};
+use endpoint::Failed;
+use tls::SystemRoots;
+
+/// How often idle connections are looked at; one may be kept this much longer than its `idle_timeout`.
+const REAP_EVERY: Duration = Duration::from_secs(1);
+
+/// All origins of a configuration, by name.
+#[derive(Debug, Default)]
+pub struct Origins(HashMap<String, Arc<Origin>>);
+
+/// One origin: the endpoints that can all answer the same requests.
+#[derive(Debug)]
+pub struct Origin {
+    name: String,
+    endpoints: Box<[Arc<Endpoint>]>,
+    balancer: Mutex<Balancer>,
+}
+
+/// How an origin stands, for `/metrics` and `/v1/status`.
+#[derive(Debug, Clone)]
+pub struct OriginSnapshot {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its endpoints, in the order of the configuration.
+    pub endpoints: Vec<EndpointSnapshot>,
+}
+
+/// The head of an origin's response, its content still arriving, and where it comes from.
+#[derive(Debug)]
+pub struct ForwardedResponse {
+    /// As it came: nothing removed, nothing added.
+    pub response: Response<OriginBody>,
+    /// Who answered.
+    pub endpoint: Arc<Endpoint>,
+    /// Whether the connection had served another request before.
+    pub reused: bool,
+}
+
+impl Origins {
+    /// Makes ready what needs no network: certificates are read, names are checked, no connection is opened.
+    pub fn new(configs: &BTreeMap<String, OriginConfig>) -> Result<Self, OriginsError> {
+        let mut system = SystemRoots::default();
+        let origins =
+            configs.iter().map(|(name, config)| Ok((name.clone(), Arc::new(Origin::new(config, &mut system)?))));
+        origins.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The origins of a changed configuration: those whose section is as it was go on with the connections they have.
+    pub fn successor(
+        configs: &BTreeMap<String, OriginConfig>,
+        old_configs: &BTreeMap<String, OriginConfig>,
+        old: &Origins,
+    ) -> Result<Self, OriginsError> {
+        let mut system = SystemRoots::default();
+        let origins = configs.iter().map(|(name, config)| {
+            let kept = old.get(name).filter(|_| old_configs.get(name) == Some(config));
+            let origin = match kept {
+                Some(kept) => kept,
+                None => Arc::new(Origin::new(config, &mut system)?),
+            };
+            Ok((name.clone(), origin))
+        });
+        origins.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The origin of this name.
+    pub fn get(&self, name: &str) -> Option<Arc<Origin>> {
+        self.0.get(name).cloned()
+    }
+
+    /// How all origins stand, in the order of their names.
+    pub fn snapshot(&self) -> Vec<OriginSnapshot> {
+        let mut origins: Vec<OriginSnapshot> = self.0.values().map(|origin| origin.snapshot()).collect();
+        origins.sort_by(|one, other| one.name.cmp(&other.name));
+        origins
+    }
+
+    /// Closes idle connections when their time has come, for ever. One task runs it; cancel safe: it holds nothing across its await.
+    pub async fn reap(&self) {
+        let mut ticks = interval(REAP_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.each_endpoint(|endpoint| endpoint.pool().reap(Instant::now()));
+        }
+    }
+
+    /// Closes idle connections and keeps none from now on. Requests are still sent, so that a drain can finish its work.
+    pub fn close(&self) {
+        self.each_endpoint(|endpoint| endpoint.pool().close());
+    }
+
+    fn each_endpoint(&self, act: impl Fn(&Endpoint)) {
+        self.0.values().flat_map(|origin| origin.endpoints.iter()).for_each(|endpoint| act(endpoint));
+    }
+}
+
+impl Origin {
+    fn new(config: &OriginConfig, system: &mut SystemRoots) -> Result<Self, OriginsError> {
+        let needs_tls = config.endpoints.iter().any(|endpoint| endpoint.url.tls);
+        let connector = needs_tls.then(|| tls::connector(config, system)).transpose()?;
+        let endpoints =
+            config.endpoints.iter().map(|endpoint| Endpoint::new(config, endpoint, connector.as_ref()).map(Arc::new));
+        let balancer = match config.balance {
+            Balance::RoundRobin => Balancer::RoundRobin(RoundRobin::default()),
+        };
+        Ok(Self {
+            name: config.name.clone(),
+            endpoints: endpoints.collect::<Result<_, _>>()?,
+            balancer: Mutex::new(balancer),
+        })
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How it stands now.
+    pub fn snapshot(&self) -> OriginSnapshot {
+        OriginSnapshot {
+            name: self.name.clone(),
+            endpoints: self.endpoints.iter().map(|endpoint| endpoint.snapshot()).collect(),
+        }
+    }
+
+    /// Forwards a request to one of the endpoints and awaits the head of the response.
+    ///
+    /// The target may be in any form; `Host` counts before the authority of the target. Cancel safe: dropping the future gives
+    /// back whatever it held, see [`Endpoint`].
+    pub async fn send(&self, mut request: Request<ForwardBody>) -> Result<ForwardedResponse, ForwardError> {
+        let mut tried = Vec::new();
+        let mut last = None;
+        while let Some(place) = self.choose(&tried) {
+            match self.endpoints[place].send(request).await {
+                Ok(forwarded) => return Ok(forwarded),
+                Err(Failed { error, unsent: Some(unsent) }) if error.is_unreachable() => {
+                    tracing::debug!(origin = self.name, error = error.as_detail(), endpoint = %self.endpoints[place].name(), "passed over");
+                    request = *unsent;
+                    tried.push(place);
+                    last = Some(error);
+                }
+                Err(Failed { error, .. }) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| ForwardError::NoEndpoint { origin: self.name.clone() }))
+    }
+
+    fn choose(&self, tried: &[usize]) -> Option<usize> {
+        if self.endpoints.len() == 1 {
+            return tried.is_empty().then_some(0);
+        }
+        self.balancer.lock().choose(&self.endpoints, |place| !tried.contains(&place))
+    }
+}

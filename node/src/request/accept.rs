@@ -1,0 +1,190 @@
+//! Accept: what a request must be before any rule looks at it (RFC 9110 §7, RFC 9112 §3).
+//!
+//! Always true:
+//! - Behind this stage a request has one authority, lower case and without its scheme's default port, and a path that begins with `/`.
+//!
+//! Not here: sizes and counts of a head, which the listener limits; which fields are forwarded (`forward`).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use brim_semantics::RequestDirectives;
+use http::header::{CONNECTION, HOST, UPGRADE};
+use http::{HeaderMap, Method, Request, Uri, Version};
+use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
+
+use super::error::{BadRequest, RequestError};
+use crate::config::UpgradePolicy;
+use crate::listen::ConnectionInfo;
+
+/// A request as the stages see it.
+#[derive(Debug)]
+pub struct Inbound {
+    /// The method as sent.
+    pub method: Method,
+    /// `http` or `https`, by the connection it came on.
+    pub scheme: &'static str,
+    /// Host and, unless it is the scheme's own, port; lower case.
+    pub authority: Box<str>,
+    /// The path as sent, nothing decoded.
+    pub uri: Uri,
+    /// The query that is keyed and forwarded, where a cache-key rule replaced the client's.
+    pub query_replaced: Option<Option<String>>,
+    /// The fields as sent.
+    pub headers: HeaderMap,
+    /// What the request asks of caches (RFC 9111 §5.2.1).
+    pub directives: RequestDirectives,
+    /// The protocol version it came in.
+    pub version: Version,
+    /// The client's end of the connection.
+    pub client: SocketAddr,
+    /// Content follows, or may follow.
+    pub has_content: bool,
+    /// Bytes of content that have been read; counted where there is content.
+    pub content_count: Option<Arc<AtomicU64>>,
+    /// It asks for another protocol (RFC 9110 §7.8).
+    pub is_upgrade: bool,
+    /// The client's end of the tunnel that it may become.
+    pub on_upgrade: Option<OnUpgrade>,
+}
+
+impl Inbound {
+    /// Takes a request apart; nothing is checked yet, and the authority is still empty.
+    pub fn new(request: Request<Incoming>, connection: &ConnectionInfo) -> (Self, Incoming) {
+        let (mut parts, content) = request.into_parts();
+        let inbound = Self {
+            method: parts.method,
+            scheme: if connection.tls.is_some() { "https" } else { "http" },
+            authority: Box::default(),
+            uri: parts.uri,
+            query_replaced: None,
+            directives: RequestDirectives::parse(&parts.headers),
+            is_upgrade: wants_upgrade(&parts.headers),
+            headers: parts.headers,
+            version: parts.version,
+            client: connection.peer,
+            on_upgrade: parts.extensions.remove::<OnUpgrade>(),
+            has_content: !content.is_end_stream(),
+            content_count: (!content.is_end_stream()).then(Arc::default),
+        };
+        (inbound, content)
+    }
+
+    /// The path as sent.
+    pub fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// The query that is keyed and forwarded.
+    pub fn query(&self) -> Option<&str> {
+        match &self.query_replaced {
+            Some(replaced) => replaced.as_deref(),
+            None => self.uri.query(),
+        }
+    }
+
+    /// Bytes of content that have been read so far.
+    pub fn received_bytes(&self) -> u64 {
+        self.content_count.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// True for GET and HEAD, which a stored response can answer.
+    pub fn is_cacheable_method(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
+    }
+}
+
+/// Checks a request and gives it its authority.
+pub fn check(inbound: &mut Inbound, upgrade: UpgradePolicy) -> Result<(), RequestError> {
+    if inbound.method == Method::CONNECT {
+        return Err(RequestError::ConnectRefused);
+    }
+    if inbound.is_upgrade && upgrade == UpgradePolicy::Refuse {
+        return Err(RequestError::UpgradeRefused);
+    }
+    inbound.authority = authority(&inbound.uri, &inbound.headers, inbound.scheme)?;
+    let is_server_wide = inbound.method == Method::OPTIONS && inbound.path() == "*";
+    if !inbound.path().starts_with('/') && !is_server_wide {
+        return Err(BadRequest::Target.into());
+    }
+    Ok(())
+}
+
+/// The authority of the target URI (RFC 9110 §7.1): an absolute target or `:authority` counts before `Host`.
+fn authority(uri: &Uri, headers: &HeaderMap, scheme: &str) -> Result<Box<str>, BadRequest> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(BadRequest::SeveralHosts);
+    }
+    let named = match (uri.authority(), host) {
+        (Some(authority), _) => authority.as_str(),
+        (None, Some(host)) => host.to_str().map_err(|_| BadRequest::Host)?,
+        (None, None) => return Err(BadRequest::NoHost),
+    };
+    let parsed: http::uri::Authority = named.parse().map_err(|_| BadRequest::Host)?;
+    if named.contains('@') || parsed.host().is_empty() {
+        return Err(BadRequest::Host);
+    }
+    Ok(brim_semantics::normal_authority(scheme, named).into_owned().into_boxed_str())
+}
+
+/// True if the request asks for another protocol. `h2c` is none: RFC 9113 §3.1 lets a server ignore it, and clients try it unasked.
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let is_named = named.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
+    is_named
+        && headers.get_all(UPGRADE).iter().any(|value| {
+            value.to_str().map_or(true, |protocols| {
+                protocols.split(',').any(|protocol| !protocol.trim().eq_ignore_ascii_case("h2c"))
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn an_authority_comes_from_the_target_before_host_and_is_normal() {
+        let uri: Uri = "http://A.Example:80/x".parse().unwrap();
+        assert_eq!(&*authority(&uri, &headers(&[("host", "other")]), "http").unwrap(), "a.example");
+        let uri: Uri = "/x".parse().unwrap();
+        assert_eq!(&*authority(&uri, &headers(&[("host", "B.example:8443")]), "https").unwrap(), "b.example:8443");
+    }
+
+    #[test]
+    fn a_missing_doubled_or_malformed_host_is_refused() {
+        let uri: Uri = "/x".parse().unwrap();
+        assert_eq!(authority(&uri, &HeaderMap::new(), "http"), Err(BadRequest::NoHost));
+        for host in ["user@a.example", "a.example/x", "", "a b"] {
+            assert_eq!(authority(&uri, &headers(&[("host", host)]), "http"), Err(BadRequest::Host), "{host:?}");
+        }
+        let mut twice = headers(&[("host", "a")]);
+        twice.append(HOST, HeaderValue::from_static("b"));
+        assert_eq!(authority(&uri, &twice, "http"), Err(BadRequest::SeveralHosts));
+    }
+
+    #[test]
+    fn only_a_real_upgrade_counts() {
+        for (fields, expected) in [
+            (&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")][..], true),
+            (&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c")], false),
+            (&[("upgrade", "websocket")], false),
+            (&[("connection", "upgrade")], false),
+        ] {
+            assert_eq!(wants_upgrade(&headers(fields)), expected, "{fields:?}");
+        }
+    }
+}

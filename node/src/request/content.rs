@@ -1,0 +1,78 @@
+//! The content of a request on its way to the origin: counted, and given up when its client stops sending.
+//!
+//! Always true:
+//! - Nothing is collected: what the origin does not take is not read from the client.
+//! - A client that sends nothing for `listen.body_idle_timeout` while the origin waits ends the request.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::accept::Inbound;
+use crate::body::BoxError;
+use crate::origin::ForwardBody;
+
+/// The content of `inbound` as the origin gets it.
+pub(super) fn forwarded(inbound: &Inbound, content: Incoming, idle_max: Duration) -> ForwardBody {
+    match &inbound.content_count {
+        Some(count) => ForwardBody::streamed(InboundContent { content, count: count.clone(), idle: None, idle_max }),
+        None => ForwardBody::empty(),
+    }
+}
+
+/// The client has sent nothing for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the client sent nothing of the request's content for {0:?}")]
+struct ClientIdle(Duration);
+
+struct InboundContent {
+    content: Incoming,
+    count: Arc<AtomicU64>,
+    /// Made at the first wait: most content is there at once.
+    idle: Option<Pin<Box<Sleep>>>,
+    idle_max: Duration,
+}
+
+impl Body for InboundContent {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.content).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                if let Some(Ok(frame)) = &frame {
+                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    this.count.fetch_add(length, Ordering::Relaxed);
+                }
+                if let Some(idle) = &mut this.idle {
+                    idle.as_mut().reset(Instant::now() + this.idle_max);
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Poll::Pending => {
+                let idle_max = this.idle_max;
+                let idle = this.idle.get_or_insert_with(|| Box::pin(sleep(idle_max)));
+                match idle.as_mut().poll(cx) {
+                    Poll::Ready(()) => Poll::Ready(Some(Err(ClientIdle(idle_max).into()))),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.content.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.content.size_hint()
+    }
+}

@@ -1,0 +1,102 @@
+//! Forward: the request as the origin gets it (RFC 9110 §7.6).
+//!
+//! Always true:
+//! - Fields that make some origins read another method, URL or host are forwarded only where the key rule reads them.
+//! - Fields of one hop end here; `Via` is appended; `Forwarded` and `X-Forwarded-*` are this node's own words.
+//! - A request that may fill the store carries none of its client's conditions and ranges: what is stored is the whole.
+//! - The query is the one that was keyed.
+//!
+//! Not here: connections, deadlines and endpoints (`origin`), what becomes of the response (`fill`).
+
+use brim_semantics::{ForwardedFacts, Trust};
+use brim_store::StoredResponse;
+use http::header::{CONNECTION, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE, TE, UPGRADE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+
+use super::accept::Inbound;
+use super::error::{BadRequest, RequestError};
+use crate::origin::ForwardBody;
+
+/// What a forward request is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Purpose<'a> {
+    /// To answer this client alone, as it asked.
+    Pass,
+    /// To become another protocol.
+    Upgrade,
+    /// To fill the store.
+    Fill,
+    /// To validate a stored response, or replace it (RFC 9111 §4.3.1).
+    Validate(&'a StoredResponse),
+}
+
+/// The request for the origin. `keyed`: the fields that the route's key rule declares. The content goes separately: only [`Purpose::Pass`] has any.
+pub fn request(
+    inbound: &Inbound,
+    purpose: Purpose<'_>,
+    keyed: &[HeaderName],
+    body: ForwardBody,
+) -> Result<Request<ForwardBody>, RequestError> {
+    let mut headers = inbound.headers.clone();
+    brim_semantics::strip_override_fields(&mut headers, keyed);
+    let protocol = headers.get(UPGRADE).cloned();
+    let takes_trailers = headers.get_all(TE).iter().any(|value| value.to_str().is_ok_and(accepts_trailers));
+    brim_semantics::strip_hop_by_hop(&mut headers);
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let method = match purpose {
+        Purpose::Pass => inbound.method.clone(),
+        Purpose::Upgrade => {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.extend(protocol.map(|protocol| (UPGRADE, protocol)));
+            inbound.method.clone()
+        }
+        Purpose::Fill => {
+            remove_conditions(&mut headers);
+            Method::GET
+        }
+        Purpose::Validate(stored) => {
+            remove_conditions(&mut headers);
+            brim_semantics::make_conditional(&mut headers, &stored.head.headers);
+            Method::GET
+        }
+    };
+    let authority = HeaderValue::from_str(&inbound.authority).map_err(|_| BadRequest::Host)?;
+    headers.insert(HOST, authority);
+    let facts = ForwardedFacts { client: inbound.client.ip(), scheme: inbound.scheme, authority: &inbound.authority };
+    brim_semantics::set_forwarded(&mut headers, &facts, Trust::Replace);
+    brim_semantics::append_via(&mut headers, inbound.version);
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = target(inbound)?;
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+fn accepts_trailers(te: &str) -> bool {
+    te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
+fn remove_conditions(headers: &mut HeaderMap) {
+    for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE] {
+        headers.remove(name);
+    }
+}
+
+/// The absolute target URI, with the query that was keyed.
+pub fn target(inbound: &Inbound) -> Result<Uri, RequestError> {
+    let path_and_query = match &inbound.query_replaced {
+        None => inbound.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+        Some(None) => inbound.path().parse().map_err(|_| BadRequest::Target)?,
+        Some(Some(query)) => format!("{}?{query}", inbound.path()).parse().map_err(|_| BadRequest::Target)?,
+    };
+    Uri::builder()
+        .scheme(inbound.scheme)
+        .authority(&*inbound.authority)
+        .path_and_query(path_and_query)
+        .build()
+        .map_err(|_| BadRequest::Target.into())
+}

@@ -1,0 +1,185 @@
+//! Key: which cache key a request has, or why it goes past the cache.
+//!
+//! Always true:
+//! - Scheme, authority, site, method and path are in every key, below whatever a plugin adds.
+//! - A cache-key rule that is missing or fails makes the request a bypass; there is no key to fall back to, because the
+//!   default key could hand one tenant's response to another.
+//! - A query that a rule replaces is keyed **and** forwarded: what is not keyed does not reach the origin.
+//!
+//! Not here: what a stored response is good for (`lookup`).
+
+use std::borrow::Cow;
+
+use brim_host::{KeyRequest, QueryUse};
+use brim_semantics::{CacheKey, KeyMethod, KeyPart, Target};
+use brim_store::Selector;
+use http::{HeaderMap, Method};
+
+use super::Cache;
+use super::accept::Inbound;
+use super::exchange::Exchange;
+use crate::admin::PurgeUrl;
+use crate::config::CacheMode;
+use crate::plugins::PluginRegistry;
+use crate::route::Route;
+
+/// What the key stage made of a request.
+#[derive(Debug)]
+pub enum Keyed {
+    /// It can be answered from the store.
+    Cache(CacheKey),
+    /// It goes to the origin, past the store.
+    Bypass(Bypass),
+}
+
+/// Why a request goes past the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bypass {
+    /// The method is not one that a stored response answers (RFC 9111 §4).
+    Method,
+    /// `cache = "off"` for the route.
+    RouteOff,
+    /// A GET or HEAD with content: an origin may read it, the key does not.
+    Content,
+    /// `If-Match` or `If-Unmodified-Since`, which only the origin can judge (RFC 9111 §4.3.2).
+    Precondition,
+    /// The request changes protocol.
+    Upgrade,
+    /// The route's plugin is not uploaded, not active or could not be loaded.
+    PluginMissing,
+    /// The plugin failed; the word says how.
+    PluginFault(&'static str),
+    /// The plugin asked for it.
+    PluginBypass(String),
+    /// The key would be longer than `CACHE_KEY_BYTES_MAX`.
+    KeyTooLong,
+}
+
+impl Bypass {
+    /// What Cache-Status and the access log call it.
+    pub fn as_detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::Method => "method".into(),
+            Self::RouteOff => "route-off".into(),
+            Self::Content => "request-content".into(),
+            Self::Precondition => "precondition".into(),
+            Self::Upgrade => "upgrade".into(),
+            Self::PluginMissing => "plugin-missing".into(),
+            Self::PluginFault(fault) => format!("plugin-{fault}").into(),
+            Self::PluginBypass(reason) => format!("plugin-bypass: {reason}").into(),
+            Self::KeyTooLong => "key-too-long".into(),
+        }
+    }
+}
+
+/// Derives the key of `inbound` on `route`; a rule's canonical query is put into `inbound`.
+pub fn derive(plugins: &PluginRegistry, route: &Route, inbound: &mut Inbound, exchange: &mut Exchange) -> Keyed {
+    if let Some(bypass) = bypass_without_key(route, inbound) {
+        return Keyed::Bypass(bypass);
+    }
+    match &route.config.cache_key_plugin {
+        None => build(route, inbound, &[]),
+        Some(name) => by_plugin(plugins, name, route, inbound, exchange),
+    }
+}
+
+fn bypass_without_key(route: &Route, inbound: &Inbound) -> Option<Bypass> {
+    if !inbound.is_cacheable_method() {
+        return Some(Bypass::Method);
+    }
+    if route.config.cache == CacheMode::Off {
+        return Some(Bypass::RouteOff);
+    }
+    if inbound.has_content {
+        return Some(Bypass::Content);
+    }
+    if brim_semantics::has_origin_preconditions(&inbound.headers) {
+        return Some(Bypass::Precondition);
+    }
+    None
+}
+
+fn by_plugin(
+    plugins: &PluginRegistry,
+    name: &str,
+    route: &Route,
+    inbound: &mut Inbound,
+    exchange: &mut Exchange,
+) -> Keyed {
+    let Some(active) = plugins.active(name) else {
+        return Keyed::Bypass(Bypass::PluginMissing);
+    };
+    exchange.plugin = Some(active.clone());
+    let request = KeyRequest {
+        // A HEAD has the key of its GET, or a stored GET could not answer it.
+        method: Method::GET.as_str(),
+        scheme: inbound.scheme,
+        authority: &inbound.authority,
+        path: inbound.uri.path(),
+        query: inbound.uri.query(),
+        headers: &inbound.headers,
+    };
+    let decision = match active.plugin.cache_key(&request) {
+        Ok(decision) => decision,
+        Err(fault) => {
+            tracing::warn!(plugin = name, %fault, "cache-key rule failed: the request goes past the cache");
+            exchange.plugin_fault = Some(fault.as_detail());
+            return Keyed::Bypass(Bypass::PluginFault(fault.as_detail()));
+        }
+    };
+    if let QueryUse::Replace(query) = &decision.query {
+        inbound.query_replaced = Some(query.clone());
+    }
+    match &decision.bypass {
+        Some(reason) => Keyed::Bypass(Bypass::PluginBypass(reason.clone())),
+        None => build(route, inbound, &decision.parts),
+    }
+}
+
+fn build(route: &Route, inbound: &Inbound, parts: &[KeyPart]) -> Keyed {
+    let target = Target {
+        scheme: inbound.scheme,
+        authority: &inbound.authority,
+        site: &route.site,
+        path: inbound.path(),
+        query: inbound.query(),
+    };
+    match CacheKey::new(KeyMethod::Get, &target, parts) {
+        Ok(key) => Keyed::Cache(key),
+        Err(_too_long) => Keyed::Bypass(Bypass::KeyTooLong),
+    }
+}
+
+/// Under which other URLs responses to `url` are stored, because the route's rule rewrites the query: what the rule makes of the
+/// URL in a request without any fields. Empty where it makes nothing of it.
+pub fn rewritten_urls(cache: &Cache, url: &PurgeUrl) -> Vec<Selector> {
+    let snapshot = cache.snapshot.load();
+    let Some(route) = snapshot.routes.site(&url.authority).and_then(|site| site.route(&url.path)) else {
+        return Vec::new();
+    };
+    let Some(active) = route.config.cache_key_plugin.as_deref().and_then(|name| cache.plugins.active(name)) else {
+        return Vec::new();
+    };
+    let request = KeyRequest {
+        method: Method::GET.as_str(),
+        scheme: &url.scheme,
+        authority: &url.authority,
+        path: &url.path,
+        query: url.query.as_deref(),
+        headers: &HeaderMap::new(),
+    };
+    match active.plugin.cache_key(&request) {
+        Ok(decision) => match &decision.query {
+            QueryUse::Replace(query) => vec![Selector::Url {
+                authority: url.authority.as_str().into(),
+                path: url.path.as_str().into(),
+                query: query.as_deref().map(Into::into),
+            }],
+            QueryUse::Keep => Vec::new(),
+        },
+        Err(fault) => {
+            tracing::warn!(plugin = active.name, %fault, "the key rule cannot say how it rewrites a URL to purge: only the URL as given is purged");
+            Vec::new()
+        }
+    }
+}

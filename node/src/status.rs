@@ -1,0 +1,143 @@
+//! What the node tells about itself on request: `/v1/status`, and what metrics ask at a scrape.
+//!
+//! Always true: looking changes nothing and waits for nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::admin::{EndpointStatus, NodeStatus, OriginStatus, RequestStatus, StoreStatus};
+use crate::node::Shared;
+use crate::origin::{EndpointSnapshot, WAIT_BUCKETS_MS};
+use crate::telemetry::{Family, Scrape};
+
+/// The figures of `/v1/status`.
+pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
+    let cache = &shared.cache;
+    let snapshot = cache.snapshot.load();
+    let stats = cache.store.stats();
+    let totals = cache.telemetry.metrics.totals();
+    let looked_up = totals.hits + totals.forwards + totals.collapsed;
+    let http = shared.http.iter().map(|address| format!("http://{address}"));
+    let https = shared.https.iter().map(|address| format!("https://{address}"));
+    NodeStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: shared.started.elapsed().as_secs(),
+        listeners: http.chain(https).collect(),
+        sites: snapshot.routes.sites().iter().map(|site| site.name.to_string()).collect(),
+        store: StoreStatus {
+            responses: stats.stored_count,
+            disk_bytes: stats.segment_bytes + stats.index_bytes,
+            disk_bytes_max: snapshot.config.store.disk_max,
+            memory_bytes: stats.memory_bytes,
+            memory_bytes_max: snapshot.config.store.memory_max,
+        },
+        requests: RequestStatus {
+            count: totals.requests,
+            hits: totals.hits,
+            hit_ratio: (looked_up > 0).then(|| totals.hit_ratio()),
+        },
+        purge_position: stats.position.0,
+        origins: snapshot.origins.snapshot().into_iter().map(origin_status).collect(),
+    }
+}
+
+fn origin_status(origin: crate::origin::OriginSnapshot) -> OriginStatus {
+    let endpoints = origin.endpoints.into_iter().map(|endpoint| EndpointStatus {
+        url: endpoint.url,
+        connections: endpoint.pool.open as u64,
+        requests: endpoint.counts.requests,
+        failures: endpoint.counts.errors.iter().map(|(_, count)| count).sum(),
+    });
+    OriginStatus { name: origin.name, endpoints: endpoints.collect() }
+}
+
+/// Lets metrics ask everybody who counts for himself.
+pub(crate) fn tell_metrics(shared: &Arc<Shared>) {
+    let started = SystemTime::now();
+    // Weak: the node's telemetry must not keep the node.
+    let node = Arc::downgrade(shared);
+    shared.cache.telemetry.metrics.on_scrape(move |scrape| {
+        let Some(shared) = node.upgrade() else { return };
+        scrape.set(Family::Info, &[env!("CARGO_PKG_VERSION")], 1_u64);
+        scrape.set(Family::StartTime, &[], started.duration_since(UNIX_EPOCH).unwrap_or_default());
+        tell_connections(&shared, scrape);
+        tell_store(&shared, scrape);
+        tell_plugins(&shared, scrape);
+        for origin in shared.cache.snapshot.load().origins.snapshot() {
+            for endpoint in &origin.endpoints {
+                tell_endpoint(&origin.name, endpoint, scrape);
+            }
+        }
+    });
+}
+
+fn tell_connections(shared: &Shared, scrape: &mut Scrape) {
+    let counters = &shared.counters;
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    scrape.set(Family::ConnectionsAccepted, &[], read(&counters.accepted));
+    scrape.set(Family::ConnectionsOpen, &[], read(&counters.open));
+    scrape.set(Family::AcceptErrors, &[], read(&counters.accept_errors));
+    scrape.set(Family::TlsHandshakes, &[], read(&counters.tls_handshakes));
+    scrape.set(Family::TlsHandshakeFailures, &[], read(&counters.tls_failures));
+    for (reason, count) in [
+        ("connections_max", &counters.refused),
+        ("slow_head", &counters.slow_heads),
+        ("idle", &counters.idle_closed),
+        ("stalled", &counters.stalled),
+        ("flood", &counters.floods),
+        ("drain", &counters.drain_aborted),
+    ] {
+        scrape.set(Family::ConnectionsClosed, &[reason], read(count));
+    }
+}
+
+fn tell_store(shared: &Shared, scrape: &mut Scrape) {
+    let stats = shared.cache.store.stats();
+    let snapshot = shared.cache.snapshot.load();
+    scrape.set(Family::StoreMemoryBytes, &[], stats.memory_bytes);
+    scrape.set(Family::StoreMemoryMax, &[], snapshot.config.store.memory_max);
+    scrape.set(Family::StoreDiskBytes, &[], stats.segment_bytes + stats.index_bytes);
+    scrape.set(Family::StoreDiskMax, &[], snapshot.config.store.disk_max);
+    scrape.set(Family::StoreEntries, &["memory"], stats.memory_keys);
+    scrape.set(Family::StoreEntries, &["disk"], stats.stored_count);
+    scrape.set(Family::StoreEvictions, &[], stats.responses_evicted);
+    scrape.set(Family::StoreWritesDropped, &[], stats.writes_dropped);
+    scrape.set(Family::StoreWriteErrors, &[], stats.write_errors);
+    scrape.set(Family::StoreReadFailures, &[], stats.damaged);
+    scrape.set(Family::StoreLoadsGivenUp, &[], stats.loads_given_up);
+    scrape.set(Family::StoreQuarantines, &[], stats.quarantined);
+    scrape.set(Family::Purges, &[], stats.purges);
+    scrape.set(Family::PurgePosition, &[], stats.position.0);
+    scrape.set(Family::FillsUnderWay, &[], shared.cache.flights.len());
+}
+
+fn tell_plugins(shared: &Shared, scrape: &mut Scrape) {
+    for plugin in shared.cache.plugins.list() {
+        let Some(stats) = &plugin.stats else { continue };
+        let name = plugin.name.as_str();
+        scrape.set(Family::PluginCalls, &[name], stats.calls);
+        scrape.set(Family::PluginMemoHits, &[name], stats.memo_hits);
+        scrape.set(Family::PluginSeconds, &[name], stats.time);
+        for (kind, count) in stats.faults.by_kind() {
+            scrape.set(Family::PluginFaults, &[name, kind], count);
+        }
+    }
+}
+
+fn tell_endpoint(origin: &str, endpoint: &EndpointSnapshot, scrape: &mut Scrape) {
+    let labels = [origin, endpoint.url.as_str()];
+    let (pool, counts) = (&endpoint.pool, &endpoint.counts);
+    scrape.set(Family::OriginRequests, &labels, counts.requests);
+    scrape.set(Family::OriginRetries, &labels, counts.retries);
+    scrape.set(Family::OriginConnects, &labels, counts.connects);
+    scrape.set(Family::OriginReused, &labels, counts.reused);
+    for (kind, count) in &counts.errors {
+        scrape.set(Family::OriginErrors, &[origin, &endpoint.url, kind.as_str()], *count);
+    }
+    scrape.set(Family::OriginConnectionsOpen, &labels, pool.open);
+    scrape.set(Family::OriginConnectionsIdle, &labels, pool.idle);
+    scrape.set(Family::OriginWaiting, &labels, pool.waiting);
+    let bounds = WAIT_BUCKETS_MS.map(|bound_ms| std::time::Duration::from_millis(bound_ms).as_secs_f64());
+    scrape.histogram(Family::OriginWait, &labels, &bounds, &counts.wait_buckets, counts.wait_sum.as_secs_f64());
+}
