@@ -1,0 +1,95 @@
+//! What is printed: progress on standard error, and a table in Markdown on standard output.
+
+use std::io::{self, Write};
+
+use crate::Args;
+use crate::cpu::Cpus;
+use crate::measure::{Row, Sample};
+
+/// One measurement, as soon as it is made.
+pub(crate) fn progress(round: u32, row: &Row, sample: &Sample) -> io::Result<()> {
+    let (name, server) = (row.workload.name(), row.server);
+    let (cost, rate, share) = (cost_us(sample), rate(sample), share_percent(sample));
+    writeln!(io::stderr(), "round {round}: {name} on {server}: {cost:.2} µs, {rate:.0}/s, {share:.0} % of the CPU")
+}
+
+/// Why there are no figures.
+pub(crate) fn failure(error: &anyhow::Error) {
+    // Where nobody reads it, nothing can be said.
+    let _ = writeln!(io::stderr(), "load: {error:#}");
+}
+
+/// The table.
+pub(crate) fn print(rows: &[Row], cpus: &Cpus, args: &Args) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match cpus {
+        Cpus::Pinned { server, clients } => {
+            writeln!(out, "Server on CPU {server}, clients and origin on CPU {clients}.")?
+        }
+        Cpus::Shared => writeln!(out, "One CPU for all: the figures say little.")?,
+    }
+    writeln!(out, "{} round(s) of {} s, interleaved; median [min-max].", args.rounds, args.seconds)?;
+    let mut versions: Vec<_> = rows.iter().map(|row| row.version.as_str()).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    writeln!(out, "Servers: {}.\n", versions.join("; "))?;
+    writeln!(out, "| workload | server | client | CPU µs a request | requests/s | server's share of its CPU |")?;
+    writeln!(out, "|---|---|---|---|---|---|")?;
+    for row in rows {
+        let (name, server, client) = (row.workload.name(), row.server, row.client);
+        let cost = spread(&row.samples, 2, cost_us);
+        let (rate, share) = (spread(&row.samples, 0, rate), spread(&row.samples, 0, share_percent));
+        writeln!(out, "| {name} | {server} | {client} | {cost} | {rate} | {share} % |")?;
+    }
+    Ok(())
+}
+
+fn cost_us(sample: &Sample) -> f64 {
+    sample.cpu.as_secs_f64() * 1e6 / sample.requests as f64
+}
+
+fn rate(sample: &Sample) -> f64 {
+    sample.requests as f64 / sample.time.as_secs_f64()
+}
+
+fn share_percent(sample: &Sample) -> f64 {
+    sample.cpu_meanwhile.as_secs_f64() * 100.0 / sample.time.as_secs_f64()
+}
+
+fn spread(samples: &[Sample], digits: usize, figure: impl Fn(&Sample) -> f64) -> String {
+    let mut figures: Vec<f64> = samples.iter().map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    match figures.as_slice() {
+        [] => "-".to_owned(),
+        [one] => format!("{one:.digits$}"),
+        [least, .., most] => format!("{:.digits$} [{least:.digits$}-{most:.digits$}]", median(&figures)),
+    }
+}
+
+/// Of at least one figure, in order.
+fn median(figures: &[f64]) -> f64 {
+    let middle = figures.len() / 2;
+    if figures.len() % 2 == 1 { figures[middle] } else { (figures[middle - 1] + figures[middle]) / 2.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn figures_are_medians_with_their_spread() {
+        let samples = [30, 10, 20].map(|cpu_ms| Sample {
+            requests: 1000,
+            time: Duration::from_millis(100),
+            cpu: Duration::from_millis(cpu_ms),
+            cpu_meanwhile: Duration::from_millis(cpu_ms),
+        });
+        assert_eq!(spread(&samples, 1, cost_us), "20.0 [10.0-30.0]");
+        assert_eq!(spread(&samples, 0, rate), "10000 [10000-10000]");
+        assert_eq!(spread(&samples[..1], 0, share_percent), "30");
+        assert_eq!(spread(&samples[..2], 0, share_percent), "20 [10-30]");
+        assert_eq!(spread(&[], 0, rate), "-");
+    }
+}

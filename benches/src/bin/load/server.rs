@@ -1,0 +1,149 @@
+//! The servers that are measured, and where they listen.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::cpu::Cpus;
+use crate::origin::Origin;
+use crate::process::Process;
+use crate::tls::Certificate;
+use crate::workload::{Protocol, Workload};
+
+/// A running server.
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    /// What it says it is.
+    pub(crate) version: String,
+    pub(crate) addresses: Addresses,
+    // Dropped before the folder that it writes to.
+    pub(crate) process: Process,
+    pub(crate) _folder: TempDir,
+}
+
+/// Where a server listens. Some need a port for each version of HTTP without TLS.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    pub(crate) http1: SocketAddr,
+    pub(crate) http2: SocketAddr,
+    pub(crate) tls: SocketAddr,
+}
+
+impl Addresses {
+    pub(crate) fn of(&self, workload: Workload) -> SocketAddr {
+        match (workload.is_tls(), workload.protocol()) {
+            (true, _) => self.tls,
+            (false, Protocol::Http1) => self.http1,
+            (false, Protocol::Http2) => self.http2,
+        }
+    }
+}
+
+/// Starts `brim serve` as a user would, with one thread for its one CPU, and without its access log: the peers write none.
+pub(crate) fn start_brim(
+    binary: &Path,
+    origin: &Origin,
+    certificate: &Certificate,
+    cpus: &Cpus,
+) -> anyhow::Result<Server> {
+    let folder = tempfile::tempdir().context("make a folder for the node")?;
+    let config = folder.path().join("brim.toml");
+    std::fs::write(&config, brim_config(folder.path(), origin, certificate))
+        .context("write the node's configuration")?;
+    let mut command = Command::new(binary);
+    command.args(["serve", "--log-format", "json", "--config"]).arg(&config).env_remove("BRIM_LOG");
+    let process = Process::start("brim", &mut command, cpus)?;
+    let (http, https) = process.wait_for_line(listening)?;
+    let addresses = Addresses { http1: http, http2: http, tls: https };
+    let version = version_of(Command::new(binary).arg("--version"))?;
+    Ok(Server { name: "brim", version, addresses, process, _folder: folder })
+}
+
+fn brim_config(folder: &Path, origin: &Origin, certificate: &Certificate) -> String {
+    format!(
+        r#"data_dir = "{data}"
+[listen]
+http = ["127.0.0.1:0"]
+https = ["127.0.0.1:0"]
+threads = 1
+[tls]
+certificates = [{{ cert = "{cert}", key = "{key}" }}]
+[admin]
+listen = "127.0.0.1:0"
+[store]
+disk_max = "1GiB"
+memory_max = "256MiB"
+[log]
+access = "off"
+[origins.origin]
+endpoints = ["http://{origin}"]
+connections_max = 64
+[[sites]]
+hosts = ["*"]
+[[sites.routes]]
+path = "/"
+origin = "origin"
+"#,
+        data = folder.join("data").display(),
+        cert = certificate.cert.display(),
+        key = certificate.key.display(),
+        origin = origin.address,
+    )
+}
+
+/// The addresses in the line of the log that says `listening`.
+fn listening(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let address = |name: &str| line[name].as_str()?.parse().ok();
+    (line["message"] == "listening").then(|| Some((address("http")?, address("https")?)))?
+}
+
+/// The first line that a program prints about itself, wherever it prints it.
+pub(crate) fn version_of(command: &mut Command) -> anyhow::Result<String> {
+    let said = command.output().with_context(|| format!("run {}", command.get_program().display()))?;
+    let text = [said.stdout, said.stderr].concat();
+    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// The node's binary: the one that was asked for, or the one that cargo put beside this program.
+pub(crate) fn brim_binary(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let path = match asked {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe().context("find this program")?.with_file_name("brim"),
+    };
+    if path.is_file() {
+        return Ok(path);
+    }
+    bail!(
+        "there is no node at {}: run `cargo build --release -p brim-node` first, or name one with --brim",
+        path.display()
+    )
+}
+
+/// Where servers are that only root's PATH names.
+const SERVERS_FOLDER: &str = "/usr/sbin";
+
+/// The program of this name in PATH.
+pub(crate) fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut folders = std::env::split_paths(&path).chain([PathBuf::from(SERVERS_FOLDER)]);
+    folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.is_file()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_are_in_one_line_of_the_log() {
+        assert_eq!(listening("not JSON"), None);
+        assert_eq!(listening(r#"{"message":"opened"}"#), None);
+        let line = r#"{"level":"INFO","message":"listening","http":"127.0.0.1:1","https":"127.0.0.1:2","admin":"127.0.0.1:3"}"#;
+        let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(listening(line), Some((address(1), address(2))));
+    }
+}
