@@ -53,14 +53,9 @@ async fn serve(config: Config, path: &Path) -> Result<(), ServeError> {
     let parts = Parts { config_file: Some(path.to_owned()), ..Parts::default() };
     let node = Node::start(config, parts).await?;
     announce(&node);
-    loop {
-        match signals.next().await {
-            Told::Reload => {
-                if let Err(errors) = node.reload().await {
-                    tracing::error!(%errors, "configuration rejected: nothing was changed");
-                }
-            }
-            Told::End => break,
+    while let Told::Reload = signals.next().await {
+        if let Err(errors) = node.reload().await {
+            tracing::error!(%errors, "configuration rejected: nothing was changed");
         }
     }
     tracing::info!("draining: no new connections, requests in flight are answered");

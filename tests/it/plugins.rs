@@ -1,7 +1,5 @@
 //! Plugins in a running node: what a key rule does to requests, and what a bad one cannot do.
 
-use std::time::Instant;
-
 use brim_tests::{BrimProcess, FakeOrigin, TestNode, ok, plugins};
 use http::Method;
 use serde_json::json;
@@ -88,7 +86,6 @@ async fn a_hostile_rule_costs_its_own_request_a_bypass() {
     let node = node_with(&origin, plugins::hostile()).await;
     node.get("/good").await.assert_stored();
     for path in cases {
-        let began = Instant::now();
         for _ in 0..2 {
             let answer = node.get(path).await;
             answer.assert_status(200).assert_forwarded("bypass").assert_not_stored().assert_content("from the origin");
@@ -96,15 +93,9 @@ async fn a_hostile_rule_costs_its_own_request_a_bypass() {
             assert!(detail.starts_with("plugin-"), "{path}: {detail}");
         }
         node.get("/good").await.assert_hit();
-        tracing_free_note(path, began);
     }
     let plugin = node.admin(Method::GET, "/v1/plugins/rule").send().await.json();
     assert!(plugin["calls"]["traps"].as_u64().is_some_and(|traps| traps >= cases.len() as u64), "{plugin}");
-}
-
-/// Shown with `--nocapture`; no test asserts a time.
-fn tracing_free_note(path: &str, began: Instant) {
-    println!("{path}: two requests and a hit in {:?}", began.elapsed());
 }
 
 #[tokio::test]

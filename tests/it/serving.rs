@@ -5,6 +5,10 @@ use http::{Method, Version};
 
 /// 2 GiB, and what the process may grow by while it passes.
 const LARGE_CHUNK: usize = 1 << 20;
+/// Content in which a byte out of its place shows.
+fn pattern(at: usize) -> u8 {
+    u8::try_from((at % LARGE_CHUNK) % 251).expect("below 251")
+}
 const LARGE_CHUNKS: u64 = 2048;
 const GROWTH_KIB_MAX: u64 = 96 * 1024;
 
@@ -90,7 +94,7 @@ async fn two_gib_pass_both_ways_in_bounded_memory() {
 #[tokio::test]
 async fn a_large_response_is_stored_and_served_from_disk() {
     let origin = FakeOrigin::start().await;
-    let chunk: Vec<u8> = (0..LARGE_CHUNK).map(|at| (at % 251) as u8).collect();
+    let chunk: Vec<u8> = (0..LARGE_CHUNK).map(pattern).collect();
     origin.serve("/large", ok("").then_repeat(chunk, 64).cache_control("max-age=600"));
     let mut node = TestNode::in_front_of(&origin).await;
     for round in 0..3 {
@@ -98,7 +102,7 @@ async fn a_large_response_is_stored_and_served_from_disk() {
         let mut at = 0_usize;
         let read = answer.read_through(|bytes| {
             for byte in bytes {
-                assert_eq!(*byte, ((at % LARGE_CHUNK) % 251) as u8, "at {at}");
+                assert_eq!(*byte, pattern(at), "at {at}");
                 at += 1;
             }
         });
@@ -202,6 +206,10 @@ async fn malformed_requests_get_a_reason() {
         ("GET /a HTTP/1.1\r\n\r\n", "400"),
         ("GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"),
         ("GET /a HTTP/1.1\r\nHost: a@b\r\n\r\n", "400"),
+        (
+            "GET /a HTTP/1.1\r\nHost: a\r\nVia: 1.1 brim, 1.1 brim, 1.1 brim, 1.1 brim, 1.1 brim, 1.1 brim, 1.1 brim, 1.1 brim\r\n\r\n",
+            "508",
+        ),
         ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", "501"),
     ] {
         let mut connection = RawConnection::open(node.http_address()).await;

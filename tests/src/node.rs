@@ -138,7 +138,6 @@ impl TestNode {
     }
 
     /// A request to be completed.
-    #[must_use]
     pub fn ask(&self, method: Method, target: &str) -> Ask {
         self.client.ask(method, target)
     }
@@ -149,7 +148,6 @@ impl TestNode {
     }
 
     /// A call of the admin API, with the token.
-    #[must_use]
     pub fn admin(&self, method: Method, path: &str) -> Ask {
         let token = std::fs::read_to_string(self.data_dir().join("admin.token")).expect("made at the first start");
         Client::http1(self.node().admin())

@@ -180,7 +180,6 @@ fn policy(section: &Section<'_>) -> CachePolicy {
         stale_if_error: section.optional_duration("stale_if_error", &limits::FRESHNESS),
         freshness_max: section.optional_duration("freshness_max", &limits::FRESHNESS),
         targeted_fields: targeted_fields(section).unwrap_or_else(|| default.targeted_fields.clone()),
-        ..default
     }
 }
 

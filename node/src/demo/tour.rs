@@ -59,7 +59,7 @@ fn steps(https: u16, admin: SocketAddr, token_file: &Path, plugins: &[&str]) -> 
         Step {
             title: "A write makes what it changes unusable (RFC 9111, section 4.4)",
             commands: vec![
-                curl("-X PUT -H 'Content-Type: application/json' -d '{\"price_cents\": 950}' BASE/products/17"),
+                curl("-X PATCH -H 'Content-Type: application/json' -d '{\"price_cents\": 950}' BASE/products/17"),
                 curl("BASE/products/17"),
             ],
             look_at: "The read after it says fwd=uri-miss; detail=purged, and has the new price.",
@@ -79,7 +79,7 @@ fn steps(https: u16, admin: SocketAddr, token_file: &Path, plugins: &[&str]) -> 
                 brim(&format!("purge site demo --soft --admin http://{admin}")),
                 brim(&format!("purge key products --dry-run --admin http://{admin}")),
             ],
-            look_at: "The receipt has a position in the durable log. After a soft purge: fwd=stale; fwd-status=304.",
+            look_at: "The receipt has a position in the durable log. After a soft purge: served once more with detail=soft-purged while it is validated, then fresh.",
         },
     ];
     if plugins.contains(&"tenant-key") {

@@ -100,7 +100,7 @@ fn end(end: &EndOfTurn<FakeSocket>, cx: &mut Context<'_>) -> Poll<()> {
 fn the_small_writes_of_a_turn_leave_in_one() {
     let (mut io, turn) = deferred_flush(FakeSocket::with_room(usize::MAX));
     let mut cx = Context::from_waker(Waker::noop());
-    let mut expected = Vec::new();
+    let mut expected: Vec<u8> = Vec::new();
     for response in 0..32_u8 {
         let (head, content) = ([response; 60], [response; 1024]);
         assert_eq!(write(&mut io, &mut cx, &[&head, &content]), Poll::Ready(1084));

@@ -96,6 +96,9 @@ impl Inbound {
     }
 }
 
+/// Times that a request may pass through nodes of this kind. A chain of tiers is short; a longer one is a loop.
+pub const PASSES_MAX: usize = 8;
+
 /// Checks a request and gives it its authority.
 pub fn check(inbound: &mut Inbound, upgrade: UpgradePolicy) -> Result<(), RequestError> {
     if inbound.method == Method::CONNECT {
@@ -103,6 +106,9 @@ pub fn check(inbound: &mut Inbound, upgrade: UpgradePolicy) -> Result<(), Reques
     }
     if inbound.is_upgrade && upgrade == UpgradePolicy::Refuse {
         return Err(RequestError::UpgradeRefused);
+    }
+    if brim_semantics::via_passes(&inbound.headers) >= PASSES_MAX {
+        return Err(RequestError::Loop);
     }
     inbound.authority = authority(&inbound.uri, &inbound.headers, inbound.scheme)?;
     let is_server_wide = inbound.method == Method::OPTIONS && inbound.path() == "*";

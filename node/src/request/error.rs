@@ -18,6 +18,9 @@ pub enum RequestError {
     /// `Upgrade` without `listen.upgrade = "forward"`.
     #[error("switching protocols (WebSocket and the like) is not enabled on this node")]
     UpgradeRefused,
+    /// The request has come round again and again (RFC 5842 §7.2).
+    #[error("the request runs in a circle: its Via names this kind of node too often")]
+    Loop,
     /// No `[[sites]]` matches the authority.
     #[error("this node serves no site of that name")]
     NoSite,
@@ -58,6 +61,7 @@ impl RequestError {
         match self {
             Self::Bad(_) => StatusCode::BAD_REQUEST,
             Self::ConnectRefused | Self::UpgradeRefused => StatusCode::NOT_IMPLEMENTED,
+            Self::Loop => StatusCode::LOOP_DETECTED,
             // RFC 9110 §15.5.20: the client reached a server that is none for this authority.
             Self::NoSite => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -73,6 +77,7 @@ impl RequestError {
             Self::Bad(_) => "bad-request",
             Self::ConnectRefused => "connect-refused",
             Self::UpgradeRefused => "upgrade-refused",
+            Self::Loop => "loop",
             Self::NoSite => "no-site",
             Self::NoRoute => "no-route",
             Self::OnlyIfCached => "only-if-cached",

@@ -190,7 +190,9 @@ impl Cache {
         exchange: &mut Exchange,
     ) -> Result<Answer, RequestError> {
         exchange.forwarded(if why == Bypass::Method { ForwardReason::Method } else { ForwardReason::Bypass });
-        exchange.explain(why.as_detail());
+        if why != Bypass::Method {
+            exchange.explain(why.as_detail());
+        }
         let target = forward::target(inbound)?;
         let content = content::forwarded(inbound, content, self.snapshot.load().config.listen.body_idle_timeout);
         let request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), content)?;
@@ -230,7 +232,7 @@ impl Cache {
             let landing = waiter.landing(COLLAPSE_WAIT_MAX).await;
             exchange.times.collapse = began.elapsed();
             match self.board(landing, inbound, exchange) {
-                Boarded::Answer(answer) => return Ok(answer),
+                Boarded::Answer(answer) => return Ok(*answer),
                 Boarded::Alone => break,
                 Boarded::Failed(error) => return self.failed(error, route, inbound, need, exchange),
                 Boarded::Next => join = self.flights.join(flight),
@@ -261,7 +263,7 @@ impl Cache {
         let Some(content) = following.read() else { return Boarded::TooLate };
         exchange.is_collapsed = true;
         exchange.ttl_s = Some(following.head().meta.ttl_seconds(self.clock.now()));
-        Boarded::Answer(Answer::Following(following, content))
+        Boarded::Answer(Box::new(Answer::Following(following, Box::new(content))))
     }
 
     fn board_stored(&self, stored: Arc<StoredResponse>, inbound: &Inbound, exchange: &mut Exchange) -> Boarded {
@@ -273,7 +275,7 @@ impl Cache {
         }
         exchange.is_collapsed = true;
         exchange.ttl_s = Some(stored.head.meta.ttl_seconds(self.clock.now()));
-        Boarded::Answer(Answer::Stored(stored))
+        Boarded::Answer(Box::new(Answer::Stored(stored)))
     }
 
     /// Fetches, as the filler of `permit` or alone.
@@ -310,7 +312,7 @@ impl Cache {
             Filled::Following(following, content) => {
                 exchange.is_stored = true;
                 exchange.ttl_s = Some(following.head().meta.ttl_seconds(now));
-                Ok(Answer::Following(following, content))
+                Ok(Answer::Following(following, Box::new(content)))
             }
             Filled::Confirmed(stored, declined) => {
                 exchange.detail = Some(declined.as_detail().into());
@@ -438,7 +440,7 @@ impl Cache {
 
 /// What another request's fetch is for a waiting one.
 enum Boarded {
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// It landed for another variant: this is ours.
     OtherVariant(u64),
     /// A purge came after it began, or it broke off.
@@ -468,7 +470,10 @@ impl Need {
             }
             Self::Validate(_, why) => {
                 exchange.forwarded(if why.is_requested() { ForwardReason::Request } else { ForwardReason::Stale });
-                exchange.explain(why.as_detail());
+                // `fwd=stale` says it already.
+                if *why != Why::Stale {
+                    exchange.explain(why.as_detail());
+                }
             }
         }
     }

@@ -34,7 +34,7 @@ pub enum Answer {
     /// The store.
     Stored(Arc<StoredResponse>),
     /// A fill that is under way.
-    Following(Arc<Following>, BodyReader),
+    Following(Arc<Following>, Box<BodyReader>),
     /// The origin, for this client alone.
     Passed(Response<OriginBody>),
     /// The origin agreed to another protocol; the connections are being joined.
@@ -44,7 +44,7 @@ pub enum Answer {
 /// Content of a whole response, before a range is cut from it.
 enum Content {
     Stored(Arc<StoredResponse>),
-    Growing(BodyReader),
+    Growing(Box<BodyReader>),
 }
 
 /// Makes the fields of a response ready to be sent any number of times.
@@ -212,7 +212,7 @@ fn whole(inbound: &Inbound, head: &ResponseHead, content: Content, length: Optio
         return response;
     }
     *response.body_mut() = match content {
-        Content::Growing(reader) => ResponseBody::stream(record::ReaderBody::new(reader)),
+        Content::Growing(reader) => ResponseBody::stream(record::ReaderBody::new(*reader)),
         Content::Stored(stored) => match stored.body() {
             Some(content) => match stored.trailers() {
                 None => ResponseBody::full(content),
