@@ -74,7 +74,15 @@ impl ResponseBody {
     /// Content in memory and the trailers after it, of a length that is not announced: HTTP/1.1 has trailers only after
     /// content of unknown length (RFC 9112 §7.1.2).
     pub fn chunked(content: impl Into<Bytes>, trailers: HeaderMap) -> Self {
-        Self::Stream(Box::pin(Unannounced(Self::Trailed(content.into(), Box::new(trailers)))))
+        Self::unannounced(Self::Trailed(content.into(), Box::new(trailers)))
+    }
+
+    /// Content from `body`, of a length that is not announced even where it is known.
+    pub fn unannounced<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes, Error = BoxError> + Unpin + Send + 'static,
+    {
+        Self::Stream(Box::pin(Unannounced(body)))
     }
 
     /// Content from `body`. Its length is taken from its `size_hint`, and held to it, where that is exact.
@@ -217,9 +225,12 @@ impl From<&'static str> for ResponseBody {
 }
 
 /// Content that does not tell its length.
-struct Unannounced(ResponseBody);
+struct Unannounced<B>(B);
 
-impl Body for Unannounced {
+impl<B> Body for Unannounced<B>
+where
+    B: Body<Data = Bytes, Error = BoxError> + Unpin,
+{
     type Data = Bytes;
     type Error = BoxError;
 

@@ -29,7 +29,7 @@ use crate::reload;
 use crate::request::{Cache, Snapshot};
 use crate::route::Routes;
 use crate::status;
-use crate::tasks::Tasks;
+use crate::tasks::{Running, Tasks};
 use crate::telemetry::{AccessLogError, Telemetry};
 
 /// How long fills may go on after the last connection has ended.
@@ -283,20 +283,29 @@ fn start_threads(
         counters: shared.counters.clone(),
         drain: shared.drain.clone(),
     });
-    let mut threads = Vec::with_capacity(config.listen.threads);
-    for (number, sockets) in listeners.into_threads().into_iter().enumerate() {
+    let cache = &shared.cache;
+    let serving = Tasks::default();
+    let sockets = listeners.into_threads();
+    // All before the first thread starts: a thread must not find the set drained because another has not begun.
+    let guards: Vec<Running> = sockets.iter().map(|_| serving.hold()).collect();
+    let mut threads = Vec::with_capacity(sockets.len());
+    for (number, (sockets, guard)) in sockets.into_iter().zip(guards).enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
-        let (context, cache) = (context.clone(), shared.cache.clone());
+        let (context, cache, serving) = (context.clone(), cache.clone(), serving.clone());
+        let run = move || {
+            runtime.block_on(async move {
+                serve_thread(sockets, context.clone(), cache.clone(), guard).await;
+                finish_thread(&context, &cache, &serving).await;
+            });
+        };
         let name = format!("brim-{number}");
-        let run = move || runtime.block_on(run_thread(sockets, context, cache));
         threads.push(std::thread::Builder::new().name(name).spawn(run).map_err(StartError::Thread)?);
     }
     Ok(threads)
 }
 
-/// One data thread, from its first connection to its last fill.
-async fn run_thread(sockets: ThreadListeners, context: Arc<ListenContext>, cache: Arc<Cache>) {
-    let tasks = cache.tasks.clone();
+/// One data thread, from its first connection to its last.
+async fn serve_thread(sockets: ThreadListeners, context: Arc<ListenContext>, cache: Arc<Cache>, _guard: Running) {
     match listen::serve(sockets, context, Arc::new(cache)).await {
         Ok(drained) if drained.aborted_count > 0 => {
             tracing::warn!(aborted_count = drained.aborted_count, "connections cut: the drain took too long");
@@ -304,12 +313,19 @@ async fn run_thread(sockets: ThreadListeners, context: Arc<ListenContext>, cache
         Ok(_) => {}
         Err(error) => tracing::error!(%error, "a data thread cannot serve"),
     }
-    // The fills of this thread live on its runtime.
-    if tokio::time::timeout(FILLS_FINISH_MAX, tasks.drained()).await.is_err() {
-        tracing::warn!(
-            count = tasks.running_count(),
-            "fills cut: they took longer than {FILLS_FINISH_MAX:?} after the drain"
-        );
+}
+
+/// Keeps the thread's runtime until no thread needs it: a connection to an origin is driven by the thread that opened it,
+/// whichever thread's request it serves.
+async fn finish_thread(context: &ListenContext, cache: &Cache, serving: &Tasks) {
+    context.drain.started().await;
+    let limit = context.config.drain_timeout + FILLS_FINISH_MAX;
+    if tokio::time::timeout(limit, serving.drained()).await.is_err() {
+        tracing::warn!(count = serving.running_count(), "threads are still serving {limit:?} after the drain began");
+    }
+    if tokio::time::timeout(FILLS_FINISH_MAX, cache.tasks.drained()).await.is_err() {
+        let count = cache.tasks.running_count();
+        tracing::warn!(count, "fills cut: they took longer than {FILLS_FINISH_MAX:?} after the last connection");
     }
 }
 

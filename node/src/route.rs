@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::config::{HostPattern, RouteConfig, SiteConfig};
 use crate::origin::{Origin, Origins};
-use crate::telemetry::{Metrics, SiteMetrics};
+use crate::telemetry::{Metrics, SiteMetrics, Throttle};
 
 /// The routes of a configuration.
 #[derive(Debug, Default)]
@@ -38,6 +38,16 @@ impl Site {
     }
 }
 
+impl Route {
+    /// Tells the log that a forward failed.
+    pub fn note_forward_failure(&self, target: &http::Uri, error: &crate::origin::ForwardError) {
+        if let Some(held_back) = self.forward_failures.admit() {
+            let error = crate::request::respond::chain(error);
+            tracing::warn!(origin = %self.config.origin, %target, %error, held_back, "forward failed");
+        }
+    }
+}
+
 /// A route with what it needs at hand.
 #[derive(Debug)]
 pub struct Route {
@@ -49,6 +59,10 @@ pub struct Route {
     pub origin: Arc<Origin>,
     /// Its site's counters.
     pub metrics: Arc<SiteMetrics>,
+    /// Keeps failed forwards from flooding the log.
+    pub forward_failures: Throttle,
+    /// The same for failed key rules.
+    pub plugin_faults: Throttle,
 }
 
 impl Routes {
@@ -60,7 +74,14 @@ impl Routes {
             let counters = metrics.site(&name);
             let routes = site.routes.iter().filter_map(|config| {
                 let origin = origins.get(&config.origin)?;
-                Some(Arc::new(Route { site: name.clone(), config: config.clone(), origin, metrics: counters.clone() }))
+                Some(Arc::new(Route {
+                    site: name.clone(),
+                    config: config.clone(),
+                    origin,
+                    metrics: counters.clone(),
+                    forward_failures: Throttle::default(),
+                    plugin_faults: Throttle::default(),
+                }))
             });
             let built = Arc::new(Site { name: name.clone(), routes: routes.collect() });
             for host in &site.hosts {

@@ -41,7 +41,10 @@ pub fn run(args: &ServeArgs) -> Result<(), ServeError> {
     let format = args.log_format.map_or(config.log.format, Into::into);
     telemetry::log::init(format)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(config, &args.config))
+    let ended = runtime.block_on(serve(config, &args.config));
+    // Told twice, the process does not wait for what still runs on threads of its own.
+    runtime.shutdown_background();
+    ended
 }
 
 fn load(path: &Path) -> Result<Config, ServeError> {

@@ -24,8 +24,7 @@ struct Shared {
 impl Tasks {
     /// Starts `future` on the current thread's runtime. `name` appears in the log lines that it writes.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        self.0.running_count.fetch_add(1, Ordering::Relaxed);
-        let running = Running(self.0.clone());
+        let running = self.hold();
         let span = tracing::debug_span!("task", name);
         tokio::spawn(
             async move {
@@ -34,6 +33,12 @@ impl Tasks {
             }
             .instrument(span),
         );
+    }
+
+    /// Keeps the set from being drained until the guard is dropped.
+    pub fn hold(&self) -> Running {
+        self.0.running_count.fetch_add(1, Ordering::Relaxed);
+        Running(self.0.clone())
     }
 
     /// Tasks that have not ended.
@@ -54,7 +59,8 @@ impl Tasks {
 }
 
 /// Counts its task out, also when the task panics or is dropped with its runtime.
-struct Running(Arc<Shared>);
+#[derive(Debug)]
+pub struct Running(Arc<Shared>);
 
 impl Drop for Running {
     fn drop(&mut self) {

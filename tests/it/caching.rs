@@ -171,7 +171,10 @@ async fn a_response_to_a_user_is_not_given_to_others() {
 async fn request_directives_are_followed() {
     let origin = FakeOrigin::serving("/a", ok("v1").cache_control("max-age=60")).await;
     let node = TestNode::in_front_of(&origin).await;
-    node.get_with("/a", "cache-control", "only-if-cached").await.assert_status(504);
+    let refused = node.get_with("/a", "cache-control", "only-if-cached").await;
+    refused.assert_status(504);
+    let said = refused.cache_status();
+    assert_eq!((said.hit, said.fwd, said.detail.as_deref()), (false, None, Some("only-if-cached")));
     node.get_with("/a", "cache-control", "no-store").await.assert_not_stored();
     node.get("/a").await.assert_stored();
     node.clock().advance(seconds(5));
@@ -243,6 +246,98 @@ async fn waiters_of_a_private_response_go_side_by_side() {
     let answers = asking.await.expect("all answered");
     assert!(answers.iter().all(|answer| answer.content() == "mine" && !answer.cache_status().collapsed));
     origin.assert_requests("/a", 10).await;
+}
+
+/// One client's no-store or Authorization says nothing of the others: they share one fetch.
+#[tokio::test]
+async fn a_client_cannot_switch_collapsing_off_for_others() {
+    for (name, value) in [("cache-control", "no-store"), ("authorization", "Bearer x")] {
+        let gate = Gate::new();
+        let origin = FakeOrigin::serving("/a", ok("v1").cache_control("max-age=60").held_by(&gate)).await;
+        let node = TestNode::in_front_of(&origin).await;
+        let first = tokio::spawn(node.ask(Method::GET, "/a").header(name, value).send());
+        origin.wait_for_requests("/a", 1).await;
+        let client = node.client().clone();
+        let others = tokio::spawn(async move { client.get_many("/a", 20).await });
+        origin.wait_for_requests("/a", 2).await;
+        gate.open();
+        first.await.expect("answered").assert_not_stored();
+        assert!(others.await.expect("answered").iter().all(|answer| answer.content() == "v1"));
+        origin.assert_requests("/a", 2).await;
+    }
+}
+
+/// An origin in trouble gets one validation, not one from everybody who holds the same stale response.
+#[tokio::test]
+async fn a_failing_validation_is_shared() {
+    let gate = Gate::new();
+    let origin = FakeOrigin::start().await;
+    origin.serve_each(
+        "/a",
+        [ok("v1").cache_control("max-age=1, stale-if-error=600").etag("\"1\""), status(503).held_by(&gate)],
+    );
+    let node = TestNode::in_front_of(&origin).await;
+    node.get("/a").await.assert_stored();
+    node.clock().advance(seconds(5));
+    let client = node.client().clone();
+    let asking = tokio::spawn(async move { client.get_many("/a", 20).await });
+    origin.wait_for_requests("/a", 2).await;
+    gate.open();
+    assert!(asking.await.expect("answered").iter().all(|answer| answer.content() == "v1"));
+    assert!(origin.requests("/a").len() <= 3, "{} requests", origin.requests("/a").len());
+}
+
+/// Whoever comes while a content still arrives gets what the rules make of it by then.
+#[tokio::test]
+async fn a_late_comer_is_not_given_a_stale_response_in_flight() {
+    let rest = Gate::new();
+    let origin = FakeOrigin::start().await;
+    origin.serve_each(
+        "/a",
+        [
+            ok("old ").then_wait(&rest).then("old").cache_control("max-age=1").chunked(),
+            ok("new").cache_control("max-age=60"),
+        ],
+    );
+    let node = TestNode::in_front_of(&origin).await;
+    let early = node.ask(Method::GET, "/a").start().await.expect("a head");
+    node.clock().advance(seconds(5));
+    node.get("/a").await.assert_content("new");
+    rest.open();
+    assert_eq!(early.rest().await.expect("whole").content(), "old old");
+}
+
+/// What could not be shared a moment ago is forwarded as it is asked for: a condition is the origin's to answer then.
+#[tokio::test]
+async fn a_private_response_is_revalidated_by_its_client() {
+    let origin = FakeOrigin::start().await;
+    origin.serve("/a", ok("mine").cache_control("private").etag("\"1\"").answering_conditionals());
+    let node = TestNode::in_front_of(&origin).await;
+    node.get("/a").await.assert_not_stored();
+    let again = node.get_with("/a", "if-none-match", "\"1\"").await;
+    again.assert_status(304).assert_forwarded("uri-miss");
+    assert_eq!(again.cache_status().detail.as_deref(), Some("private"));
+    assert_eq!(again.cache_status().fwd_status, Some(304), "the origin has seen the condition");
+}
+
+/// RFC 9111 §4.3.4: a 304 that names another validator confirms nothing that is stored.
+#[tokio::test]
+async fn a_304_for_another_validator_is_not_believed() {
+    let origin = FakeOrigin::start().await;
+    origin.serve_each(
+        "/a",
+        [
+            ok("v1").cache_control("max-age=1").etag("\"1\""),
+            not_modified().etag("\"2\""),
+            ok("v2").cache_control("max-age=60").etag("\"2\""),
+        ],
+    );
+    let node = TestNode::in_front_of(&origin).await;
+    node.get("/a").await.assert_stored();
+    node.clock().advance(seconds(5));
+    node.get("/a").await.assert_content("v2");
+    let requests = origin.requests("/a");
+    assert_eq!(requests[2].header("if-none-match"), None);
 }
 
 /// RFC 5861 §3: inside the window a stale response is served at once, and validated once however many ask.

@@ -1,6 +1,6 @@
 //! The commands, the admin API, reloads, logs and metrics of the real binary.
 
-use brim_tests::{BrimProcess, FakeOrigin, TestNode, ok};
+use brim_tests::{BrimProcess, FakeOrigin, Gate, RawConnection, TestNode, ok, status};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -139,6 +139,48 @@ async fn the_access_log_has_one_json_line_a_request() {
     );
     let hit = find("hit");
     assert_eq!((&hit["status"], &hit["sent_bytes"], &hit["key"]), (&json!(200), &json!(2), &forward["key"]));
+}
+
+/// Asks for `/half?number` over HTTP/1.1 (0) or HTTP/2, and leaves when the first half is there.
+async fn give_up_half_way(brim: &BrimProcess, number: usize) {
+    if number == 0 {
+        let mut connection = RawConnection::open(brim.listening().http[0]).await;
+        connection.send("GET /half?0 HTTP/1.1\r\nHost: a\r\n\r\n").await.read_until("xxxx").await;
+        return;
+    }
+    let mut half = brim.http2().ask(Method::GET, &format!("/half?{number}")).start().await.expect("a head");
+    half.at_least(1000).await.expect("the first half");
+}
+
+/// A response that its client has whole is not called aborted, whatever its source and protocol; one that it gave up is.
+#[tokio::test]
+async fn the_access_log_tells_aborted_from_complete() {
+    let rest = Gate::new();
+    let origin = FakeOrigin::start().await;
+    origin.serve("/large", ok("").then_repeat(vec![1_u8; 1 << 20], 2).cache_control("max-age=600"));
+    origin.serve("/empty", status(201));
+    origin.serve("/half", ok("x".repeat(1000)).then_wait(&rest).then("y".repeat(1000)));
+    let brim = BrimProcess::in_front_of(&origin.url(), "");
+    for (number, client) in [brim.http1(), brim.http2()].into_iter().enumerate() {
+        for round in 0..2 {
+            client.get(&format!("/large?{number}{round}")).await.assert_status(200);
+            client.get(&format!("/large?{number}{round}")).await.assert_status(200);
+        }
+        client.ask(Method::POST, &format!("/empty?{number}")).content("x").send().await.assert_status(201);
+        give_up_half_way(&brim, number).await;
+        let half = brim.wait_for_line("the line of the one that was given up", |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["path"] == format!("/half?{number}")).then_some(line)
+        });
+        assert_eq!(half["aborted"], true, "{half}");
+    }
+    rest.open();
+    let lines: Vec<Value> = brim.output().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let whole = lines.iter().filter(|line| line["path"].as_str().is_some_and(|path| !path.starts_with("/half")));
+    assert_eq!(whole.clone().count(), 10);
+    for line in whole {
+        assert!(line["aborted"].is_null(), "{line}");
+    }
 }
 
 #[tokio::test]

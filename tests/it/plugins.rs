@@ -45,6 +45,16 @@ async fn a_purge_by_url_follows_the_rule() {
     }
 }
 
+/// RFC 9111 §4.4: so does the invalidation by a write.
+#[tokio::test]
+async fn a_write_invalidates_under_the_query_that_the_rule_made() {
+    let origin = FakeOrigin::serving("/list", ok("v").cache_control("max-age=600")).await;
+    let node = node_with(&origin, plugins::tenant_key()).await;
+    node.get_with("/list?b=2&a=1", "x-tenant", "acme").await.assert_stored();
+    node.ask(Method::PATCH, "/list?b=2&utm_source=mail&a=1").content("x").send().await.assert_status(200);
+    node.get_with("/list?a=1&b=2", "x-tenant", "acme").await.assert_forwarded("uri-miss");
+}
+
 #[tokio::test]
 async fn device_key_folds_user_agents_into_classes() {
     let origin = FakeOrigin::start().await;

@@ -28,7 +28,9 @@ async fn a_purge_by_url_takes_all_variants_and_nothing_else() {
     let id = receipt["id"].as_str().expect("an id");
     let again = node.admin(Method::GET, &format!("/v1/purges/{id}")).send().await;
     assert_eq!(again.json()["position"], receipt["position"]);
-    node.get_with("/a", "accept-language", "de").await.assert_forwarded("uri-miss");
+    let purged = node.get_with("/a", "accept-language", "de").await;
+    purged.assert_forwarded("uri-miss");
+    assert_eq!(purged.cache_status().detail.as_deref(), Some("purged"), "a miss says why");
     node.get_with("/a", "accept-language", "en").await.assert_forwarded("vary-miss");
     node.get("/b/c").await.assert_hit();
 }

@@ -230,6 +230,62 @@ async fn a_host_without_a_site_is_misdirected() {
     node.client().clone().authority("c.test").get("/a").await.assert_status(421);
 }
 
+/// RFC 9113 §8.2.3: an HTTP/1.1 origin gets one Cookie line.
+#[tokio::test]
+async fn cookie_crumbs_are_joined() {
+    let origin = FakeOrigin::serving("/a", ok("v1")).await;
+    let node = TestNode::in_front_of(&origin).await;
+    node.http2().ask(Method::GET, "/a").header("cookie", "a=1").header("cookie", "b=2").send().await.assert_status(200);
+    let request = origin.requests("/a").remove(0);
+    assert_eq!(request.headers.get_all("cookie").iter().count(), 1);
+    assert_eq!(request.header("cookie"), Some("a=1; b=2"));
+}
+
+/// RFC 9110 §7.6.2, §9.3.7: OPTIONS for this node is answered by it, and what is forwarded has one hop less.
+#[tokio::test]
+async fn max_forwards_counts_hops() {
+    let origin = FakeOrigin::serving("/a", ok("options")).await;
+    let node = TestNode::in_front_of(&origin).await;
+    let last = node.ask(Method::OPTIONS, "/a").header("max-forwards", "0").send().await;
+    last.assert_status(204);
+    assert!(last.header("allow").is_some());
+    node.ask(Method::OPTIONS, "/a").header("max-forwards", "3").send().await.assert_content("options");
+    assert_eq!(origin.requests("/a").remove(0).header("max-forwards"), Some("2"));
+    origin.assert_requests("/a", 1).await;
+}
+
+/// The same for every thread: a connection to the origin is driven by the thread that opened it, and none of them ends before the
+/// last request has been answered.
+#[tokio::test]
+async fn sigterm_drains_requests_of_all_threads() {
+    let gate = Gate::new();
+    let origin = FakeOrigin::start().await;
+    origin.serve("/warm", ok("w").delay(std::time::Duration::from_millis(50)));
+    origin.serve("/slow", ok("v1").held_by(&gate));
+    let mut brim = BrimProcess::in_front_of(&origin.url(), "");
+    // Eight connections to the origin, opened by whichever threads; then eight requests that take any of them.
+    brim.http1().get_many("/warm", 8).await;
+    let client = brim.http1();
+    let asking = tokio::spawn(async move {
+        let posts =
+            (0..8).map(|_| tokio::spawn(client.ask(Method::POST, "/slow").content("x").send())).collect::<Vec<_>>();
+        let mut answers = Vec::new();
+        for post in posts {
+            answers.push(post.await.expect("answered"));
+        }
+        answers
+    });
+    origin.wait_for_requests("/slow", 8).await;
+    brim.begin_to_terminate();
+    brim.wait_for_line("the drain", |line| line.contains("draining").then_some(()));
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    gate.open();
+    for answer in asking.await.expect("answered") {
+        answer.assert_status(200).assert_content("v1");
+    }
+    assert!(tokio::task::spawn_blocking(move || brim.terminate()).await.expect("ended").success());
+}
+
 /// Graceful: what is in flight is answered, then the process ends with 0.
 #[tokio::test]
 async fn sigterm_drains() {

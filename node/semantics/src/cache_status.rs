@@ -56,12 +56,18 @@ impl ForwardReason {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handling {
+    Hit,
+    Forward(ForwardReason),
+    Refused,
+}
+
 /// One member of `Cache-Status`: `CacheStatus::forward(ForwardReason::UriMiss).fwd_status(status).stored().value()`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct CacheStatus<'a> {
-    /// None: a hit.
-    forward: Option<ForwardReason>,
+    handling: Handling,
     fwd_status: Option<StatusCode>,
     ttl: Option<i64>,
     stored: bool,
@@ -76,12 +82,18 @@ impl<'a> CacheStatus<'a> {
 
     /// The request was answered from a stored response, without waiting for the origin.
     pub fn hit() -> Self {
-        Self { forward: None, fwd_status: None, ttl: None, stored: false, collapsed: false, key: None, detail: None }
+        let handling = Handling::Hit;
+        Self { handling, fwd_status: None, ttl: None, stored: false, collapsed: false, key: None, detail: None }
+    }
+
+    /// This cache answered by itself: neither from the store nor from the origin.
+    pub fn refused() -> Self {
+        Self { handling: Handling::Refused, ..Self::hit() }
     }
 
     /// The request went forward, or waited for one that did.
     pub fn forward(reason: ForwardReason) -> Self {
-        Self { forward: Some(reason), ..Self::hit() }
+        Self { handling: Handling::Forward(reason), ..Self::hit() }
     }
 
     /// What the origin answered; for a validation 304, though the client gets a 200.
@@ -145,9 +157,10 @@ impl<'a> CacheStatus<'a> {
 
     fn write_to(&self, out: &mut impl Write) -> fmt::Result {
         out.write_str(Self::NAME)?;
-        match self.forward {
-            None => out.write_str("; hit")?,
-            Some(reason) => {
+        match self.handling {
+            Handling::Hit => out.write_str("; hit")?,
+            Handling::Refused => {}
+            Handling::Forward(reason) => {
                 write!(out, "; fwd={}", reason.as_str())?;
                 if let Some(status) = self.fwd_status {
                     write!(out, "; fwd-status={}", status.as_u16())?;
@@ -157,7 +170,7 @@ impl<'a> CacheStatus<'a> {
         if let Some(ttl) = self.ttl {
             write!(out, "; ttl={}", ttl.clamp(-INTEGER_MAX, INTEGER_MAX))?;
         }
-        if self.forward.is_some() {
+        if self.handling != Handling::Hit {
             if self.stored {
                 out.write_str("; stored")?;
             }

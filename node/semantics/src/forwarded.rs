@@ -159,6 +159,20 @@ pub fn strip_override_fields(headers: &mut HeaderMap, keyed: &[HeaderName]) {
             headers.remove(*name);
         }
     }
+    // CGI, WSGI and their like make one variable of `X_Host` and `X-Host`.
+    let disguised: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_') && !keyed.contains(name) && is_disguised(name.as_str()))
+        .cloned()
+        .collect();
+    for name in disguised {
+        headers.remove(name);
+    }
+}
+
+fn is_disguised(name: &str) -> bool {
+    let dashed = name.replace('_', "-");
+    OVERRIDE_FIELDS.contains(&dashed.as_str()) || dashed == "forwarded" || dashed.starts_with("x-forwarded-")
 }
 
 #[cfg(test)]
@@ -171,6 +185,19 @@ mod tests {
 
     fn texts(headers: &HeaderMap, name: &str) -> Vec<String> {
         headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+    }
+
+    /// An underscore in place of a dash makes the same variable for some origins.
+    #[test]
+    fn disguised_override_fields_go_too() {
+        let mut message = headers(&[
+            ("x_forwarded_host", "evil"),
+            ("x_http_method_override", "DELETE"),
+            ("x-forwarded_proto", "http"),
+            ("x_mine", "kept"),
+        ]);
+        strip_override_fields(&mut message, &[]);
+        assert_eq!(message.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x_mine"]);
     }
 
     /// RFC 9110 §7.6.3: the version the message came by, behind what is there.

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use http::header::{
     AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
     EXPIRES, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, SET_COOKIE, TRAILER, VARY,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, SET_COOKIE, TRAILER, VARY, VIA,
 };
 use http::{Method, StatusCode};
 
@@ -112,8 +112,8 @@ pub fn freshen(stored: &HeaderMap, not_modified: &HeaderMap, response_time: Syst
 }
 
 /// §3.2; `Age` is reckoned, not stored; `Trailer` is about the content.
-const NEVER_FRESHENED: [HeaderName; 7] =
-    [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, AGE, SET_COOKIE, TRAILER];
+const NEVER_FRESHENED: [HeaderName; 8] =
+    [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, AGE, SET_COOKIE, TRAILER, VIA];
 
 /// A freshened stored response.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -182,7 +182,7 @@ fn new(args: &super::args::NewArgs) -> Result<(), CliError> {
     let made = crate::plugin_kit::new(Path::new("."), &name, args.sdk_path.as_deref()).map_err(CliError::failed)?;
     let folder = made.strip_prefix(".").unwrap_or(&made).display();
     print::line(format!("made {folder}"));
-    print::line(format!("next: cd {folder} && cargo test; then: brim plugin push {folder} --activate"));
+    print::line(format!("next: cd {folder} && cargo test && brim plugin push . --activate"));
     Ok(())
 }
 

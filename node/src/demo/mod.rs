@@ -61,13 +61,25 @@ pub fn run(args: &DemoArgs) -> Result<(), DemoError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("start a runtime"))?;
     let (data_dir, is_temporary) = match &args.data_dir {
         Some(dir) => (dir.clone(), false),
-        None => (std::env::temp_dir().join(format!("brim-demo-{}", std::process::id())), true),
+        None => (temporary_dir()?, true),
     };
     let ended = runtime.block_on(demo(args, &data_dir));
+    runtime.shutdown_background();
     if is_temporary && let Err(error) = std::fs::remove_dir_all(&data_dir) {
         tracing::warn!(dir = %data_dir.display(), %error, "the demo's data directory is left behind");
     }
     ended
+}
+
+/// A directory that nobody else has made: the admin token will lie in it.
+fn temporary_dir() -> Result<PathBuf, DemoError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut name = [0; 8];
+    rustix::rand::getrandom(&mut name, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| system("make a random name")(error.into()))?;
+    let dir = std::env::temp_dir().join(format!("brim-demo-{:016x}", u64::from_be_bytes(name)));
+    std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(system(format!("make {}", dir.display())))?;
+    Ok(dir)
 }
 
 /// Runs the sample origin alone until Ctrl-C.
@@ -112,10 +124,14 @@ async fn demo(args: &DemoArgs, data_dir: &Path) -> Result<(), DemoError> {
     let node = Node::start(config, Parts::default()).await?;
     announce(&node);
     let token_file = data_dir.join(crate::config::TOKEN_FILE);
-    let uploaded = upload_examples(&args.plugins, node.admin(), &token_file).await;
-    tour::print(&node, origin_address, &token_file, &uploaded);
-
-    while let Told::Reload = signals.next().await {
+    let is_up = tokio::select! {
+        uploaded = upload_examples(&args.plugins, node.admin(), &token_file) => {
+            tour::print(&node, origin_address, &token_file, &uploaded);
+            true
+        }
+        () = signals.end_again() => false,
+    };
+    while is_up && matches!(signals.next().await, Told::Reload) {
         tracing::info!("the demo has no configuration file to reload");
     }
     tracing::info!("stopping");

@@ -305,7 +305,8 @@ impl Endpoint {
 
     fn classify(&self, source: hyper::Error, has_ended: bool) -> ForwardError {
         let endpoint = self.name();
-        if source.is_user() {
+        // hyper calls it the user's doing when its own connection task is gone; the request's content is not to blame.
+        if source.is_user() && !source.to_string().contains("dispatch task is gone") {
             return ForwardError::RequestBody { endpoint, source };
         }
         if source.is_parse() || !has_ended {

@@ -2,7 +2,7 @@
 //!
 //! Always true: the same request can be made ready again, for another endpoint or another version of HTTP.
 
-use http::header::HOST;
+use http::header::{CONNECTION, HOST, TE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Uri, Version};
 
@@ -39,6 +39,12 @@ impl TargetRules {
         if request.uri().scheme().is_some() || request.uri().authority().is_some() {
             *request.uri_mut() = path_and_query(request.uri()).into();
         }
+        let te = HeaderValue::from_static("TE");
+        let headers = request.headers_mut();
+        if headers.contains_key(TE) && !headers.get_all(CONNECTION).iter().any(|value| value == te) {
+            // RFC 9110 §10.1.4: it is for the next hop only.
+            headers.append(CONNECTION, te);
+        }
         *request.version_mut() = Version::HTTP_11;
         Ok(())
     }
@@ -47,6 +53,7 @@ impl TargetRules {
     pub(super) fn make_http2<B>(&self, request: &mut Request<B>) -> Result<(), &'static str> {
         check(request)?;
         let host = request.headers_mut().remove(HOST);
+        request.headers_mut().remove(CONNECTION);
         let authority = match (self.host_header, host, request.uri().authority()) {
             (HostHeader::Endpoint, _, _) | (HostHeader::Client, None, None) => self.authority.clone(),
             (HostHeader::Client, Some(host), _) => {

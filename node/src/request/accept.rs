@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use brim_semantics::RequestDirectives;
-use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{HeaderMap, Method, Request, Uri, Version};
+use http::header::{CONNECTION, COOKIE, HOST, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
@@ -54,6 +54,7 @@ impl Inbound {
     /// Takes a request apart; nothing is checked yet, and the authority is still empty.
     pub fn new(request: Request<Incoming>, connection: &ConnectionInfo) -> (Self, Incoming) {
         let (mut parts, content) = request.into_parts();
+        join_cookies(&mut parts.headers, parts.version);
         let inbound = Self {
             method: parts.method,
             scheme: if connection.tls.is_some() { "https" } else { "http" },
@@ -61,7 +62,7 @@ impl Inbound {
             uri: parts.uri,
             query_replaced: None,
             directives: RequestDirectives::parse(&parts.headers),
-            is_upgrade: wants_upgrade(&parts.headers),
+            is_upgrade: parts.version == Version::HTTP_11 && wants_upgrade(&parts.headers),
             headers: parts.headers,
             version: parts.version,
             client: connection.peer,
@@ -104,13 +105,17 @@ pub fn check(inbound: &mut Inbound, upgrade: UpgradePolicy) -> Result<(), Reques
     if inbound.method == Method::CONNECT {
         return Err(RequestError::ConnectRefused);
     }
+    // First of all, so that the log names it whatever follows.
+    inbound.authority = authority(&inbound.uri, &inbound.headers, inbound.scheme)?;
     if inbound.is_upgrade && upgrade == UpgradePolicy::Refuse {
         return Err(RequestError::UpgradeRefused);
+    }
+    if inbound.is_upgrade && inbound.has_content {
+        return Err(BadRequest::UpgradeWithContent.into());
     }
     if brim_semantics::via_passes(&inbound.headers) >= PASSES_MAX {
         return Err(RequestError::Loop);
     }
-    inbound.authority = authority(&inbound.uri, &inbound.headers, inbound.scheme)?;
     let is_server_wide = inbound.method == Method::OPTIONS && inbound.path() == "*";
     if !inbound.path().starts_with('/') && !is_server_wide {
         return Err(BadRequest::Target.into());
@@ -137,6 +142,17 @@ fn authority(uri: &Uri, headers: &HeaderMap, scheme: &str) -> Result<Box<str>, B
     Ok(brim_semantics::normal_authority(scheme, named).into_owned().into_boxed_str())
 }
 
+/// HTTP/2 clients may cut `Cookie` into crumbs; origins expect one line (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap, version: Version) {
+    if version != Version::HTTP_2 || headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, whole);
+    }
+}
+
 /// True if the request asks for another protocol. `h2c` is none: RFC 9113 §3.1 lets a server ignore it, and clients try it unasked.
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
@@ -151,8 +167,6 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -36,6 +36,9 @@ pub struct FlightKey {
     pub key: KeyHash,
     /// `Nominated::variant_hash`, 0 as long as no variant is known.
     pub variant: u64,
+    /// Requests with `Authorization` are a class of their own: what they fetch is mostly theirs alone (RFC 9111 §3.5), and
+    /// nobody else should wait to learn that.
+    pub is_authorized: bool,
 }
 
 /// How a flight ended, or that it has begun to deliver.
@@ -47,6 +50,8 @@ pub enum Landing {
     Stored(Arc<StoredResponse>),
     /// The response belongs to the filler alone: the waiters forward on their own.
     Declined,
+    /// The origin answered a validation with a server error: whoever may use what is stale does so.
+    ServerError,
     /// The fetch failed; the waiters share the failure instead of repeating it.
     Failed(Arc<ForwardError>),
     /// The filler went away without an outcome: the next one takes over.
@@ -59,6 +64,7 @@ impl std::fmt::Debug for Landing {
             Self::Following(_) => "Following",
             Self::Stored(_) => "Stored",
             Self::Declined => "Declined",
+            Self::ServerError => "ServerError",
             Self::Failed(_) => "Failed",
             Self::Abandoned => "Abandoned",
         })
@@ -72,8 +78,10 @@ pub enum Join {
     Fill(FillPermit),
     /// Another one does.
     Wait(Waiter),
-    /// Too many wait, or the key is known not to be shareable: forward alone.
+    /// Too many wait: fetch alone.
     Alone,
+    /// A response of this key could not be shared a moment ago, for this reason: forward as asked.
+    Unshared(&'static str),
 }
 
 /// The table of fetches that are under way.
@@ -83,7 +91,7 @@ pub struct Flights(Arc<Table>);
 #[derive(Debug)]
 struct Table {
     shards: Vec<Mutex<HashMap<FlightKey, Flight>>>,
-    unshared: quick_cache::sync::Cache<FlightKey, Instant>,
+    unshared: quick_cache::sync::Cache<FlightKey, (Instant, &'static str)>,
 }
 
 #[derive(Debug, Clone)]
@@ -102,8 +110,8 @@ impl Default for Flights {
 impl Flights {
     /// Joins the fetch of `key` that is under way, or becomes it.
     pub fn join(&self, key: FlightKey) -> Join {
-        if self.is_unshared(&key) {
-            return Join::Alone;
+        if let Some(reason) = self.unshared(&key) {
+            return Join::Unshared(reason);
         }
         let mut shard = self.0.shard(&key).lock();
         let Some(flight) = shard.get(&key) else {
@@ -137,20 +145,18 @@ impl Flights {
     }
 
     /// Remembers for [`UNSHARED_FOR`] that requests for `key` cannot share a response (hit-for-miss).
-    pub fn remember_unshared(&self, key: FlightKey) {
-        self.0.unshared.insert(key, Instant::now() + UNSHARED_FOR);
+    pub fn remember_unshared(&self, key: FlightKey, reason: &'static str) {
+        self.0.unshared.insert(key, (Instant::now() + UNSHARED_FOR, reason));
     }
 
-    /// True while [`Flights::remember_unshared`] holds.
-    pub fn is_unshared(&self, key: &FlightKey) -> bool {
-        match self.0.unshared.get(key) {
-            None => false,
-            Some(until) if until > Instant::now() => true,
-            Some(_) => {
-                self.0.unshared.remove(key);
-                false
-            }
+    /// The reason, while [`Flights::remember_unshared`] holds.
+    pub fn unshared(&self, key: &FlightKey) -> Option<&'static str> {
+        let (until, reason) = self.0.unshared.get(key)?;
+        if until > Instant::now() {
+            return Some(reason);
         }
+        self.0.unshared.remove(key);
+        None
     }
 
     /// Forgets what [`Flights::remember_unshared`] remembered: a response of this key was stored.
@@ -234,6 +240,11 @@ pub struct Waiter {
 }
 
 impl Waiter {
+    /// True once there is an outcome: whoever comes now was not waiting when it was made.
+    pub fn has_landed(&self) -> bool {
+        self.flight.landing.borrow().is_some()
+    }
+
     /// How the flight lands; `None` when `limit` passes first. Cancel safe: leaving only takes this waiter out of the count.
     pub async fn landing(&mut self, limit: Duration) -> Option<Landing> {
         let landed = tokio::time::timeout(limit, self.flight.landing.wait_for(Option::is_some)).await;
@@ -255,7 +266,7 @@ impl Drop for Waiter {
 mod tests {
     use super::*;
 
-    const KEY: FlightKey = FlightKey { key: KeyHash([7; 16]), variant: 0 };
+    const KEY: FlightKey = FlightKey { key: KeyHash([7; 16]), variant: 0, is_authorized: false };
     const SOON: Duration = Duration::from_secs(5);
 
     fn permit(join: Join) -> FillPermit {
@@ -331,8 +342,8 @@ mod tests {
     #[tokio::test]
     async fn an_unshared_key_does_not_collapse_until_it_is_forgotten() {
         let flights = Flights::default();
-        flights.remember_unshared(KEY);
-        assert!(matches!(flights.join(KEY), Join::Alone));
+        flights.remember_unshared(KEY, "private");
+        assert!(matches!(flights.join(KEY), Join::Unshared("private")));
         flights.forget_unshared(&KEY);
         permit(flights.join(KEY));
     }

@@ -53,6 +53,9 @@ pub enum BadRequest {
     /// RFC 9112 §3.2.
     #[error("the request target is not a path")]
     Target,
+    /// Who would read the content, the old protocol or the new one?
+    #[error("a request that changes protocol has no content")]
+    UpgradeWithContent,
 }
 
 impl RequestError {

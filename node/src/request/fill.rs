@@ -11,15 +11,15 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use brim_semantics::{CacheKey, Nominated, Refusal, RequestFacts, ResponseDirectives, Storable};
+use brim_semantics::{CacheKey, Nominated, PurgeState, Refusal, RequestFacts, ResponseDirectives, Storable};
 use brim_store::{BodyReader, Fill, Finished, Following, Position, ResponseHead, Scope, StoredResponse};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 
-use super::collapse::{FillPermit, Landing};
-use super::{Cache, respond};
-use crate::origin::{Endpoint, ForwardBody, ForwardError, OriginBody};
+use super::collapse::{FillPermit, FlightKey, Landing};
+use super::{Cache, forward, respond};
+use crate::origin::{Endpoint, ForwardBody, ForwardError, ForwardedResponse, OriginBody};
 use crate::route::Route;
 
 /// What came of a fetch, for the request that caused it.
@@ -59,7 +59,7 @@ impl Declined {
         }
     }
 
-    /// True if the request's own fields forbid it, which says nothing of the next request for the same key.
+    /// True if the request's own fields forbid it: what is stored for others stays.
     fn is_by_request(self) -> bool {
         match self {
             Self::Refused(refusal) => {
@@ -98,6 +98,7 @@ pub(super) struct Fetch {
     pub(super) cache: Arc<Cache>,
     pub(super) route: Arc<Route>,
     pub(super) key: CacheKey,
+    pub(super) flight: FlightKey,
     pub(super) permit: Option<FillPermit>,
     pub(super) request: Request<ForwardBody>,
     /// The request's own fields: what `Vary` nominates is read from them.
@@ -118,9 +119,9 @@ impl Fetch {
 
     async fn run(mut self, reply: oneshot::Sender<FetchReport>) {
         let fetched_at = self.cache.store.position();
+        self.drop_purged();
         let request_time = self.cache.clock.now();
-        let request = std::mem::replace(&mut self.request, Request::new(ForwardBody::empty()));
-        let forwarded = match self.route.origin.send(request).await {
+        let forwarded = match self.send().await {
             Ok(forwarded) => forwarded,
             Err(error) => return self.fail(reply, Arc::new(error)),
         };
@@ -143,14 +144,14 @@ impl Fetch {
                 return;
             }
             if brim_semantics::is_server_error(status) {
-                self.announce(Landing::Declined);
+                self.announce(Landing::ServerError);
                 let _ = reply.send(report(Filled::ErrorStatus(forwarded.response)));
                 return;
             }
         }
         match self.begin_fill(&forwarded.response, times, fetched_at) {
             Err(declined) => {
-                self.decline(declined);
+                self.decline(declined, status);
                 let _ = reply.send(report(Filled::Passed(forwarded.response, declined)));
             }
             Ok(fill) => {
@@ -166,6 +167,35 @@ impl Fetch {
         }
     }
 
+    /// A purge may have come between the look-up and this fetch. Its position is read already, so a 304 would make the
+    /// purged response look newer than its purge: fetch it whole instead.
+    fn drop_purged(&mut self) {
+        let is_purged = |stored: &Arc<StoredResponse>| self.cache.store.purge_state(stored) == PurgeState::Hard;
+        if self.validates.as_ref().is_some_and(is_purged) {
+            self.validates = None;
+            forward::remove_conditions(self.request.headers_mut());
+        }
+    }
+
+    /// Sends the request; once more, without conditions, where a 304 confirms something that is not stored.
+    async fn send(&mut self) -> Result<ForwardedResponse, ForwardError> {
+        let request = std::mem::replace(&mut self.request, Request::new(ForwardBody::empty()));
+        let Some(stored) = &self.validates else { return self.route.origin.send(request).await };
+        let (mut parts, content) = request.into_parts();
+        let forwarded = self.route.origin.send(Request::from_parts(parts.clone(), content)).await?;
+        let response = &forwarded.response;
+        let is_other = response.status() == StatusCode::NOT_MODIFIED
+            && !brim_semantics::not_modified_selects(response.headers(), &stored.head.headers, true);
+        if !is_other {
+            return Ok(forwarded);
+        }
+        tracing::debug!(target = %self.target, "a 304 names another validator than the stored one: fetched whole");
+        self.cache.store.remove(&self.key);
+        self.validates = None;
+        forward::remove_conditions(&mut parts.headers);
+        self.route.origin.send(Request::from_parts(parts, ForwardBody::empty())).await
+    }
+
     fn announce(&self, landing: Landing) {
         if let Some(permit) = &self.permit {
             permit.announce(landing);
@@ -173,18 +203,19 @@ impl Fetch {
     }
 
     fn fail(self, reply: oneshot::Sender<FetchReport>, error: Arc<ForwardError>) {
-        tracing::warn!(origin = %self.route.config.origin, target = %self.target, error = %respond::chain(&error), "forward failed");
+        self.route.note_forward_failure(&self.target, &error);
         self.announce(Landing::Failed(error.clone()));
         let _ = reply.send(FetchReport { filled: Filled::Failed(error), status: None, endpoint: None });
     }
 
-    fn decline(&self, declined: Declined) {
-        if let Some(permit) = &self.permit {
-            if !declined.is_by_request() {
-                self.cache.flights.remember_unshared(permit.key());
-            }
-            permit.announce(Landing::Declined);
+    fn decline(&self, declined: Declined, status: StatusCode) {
+        // A request's own no-store says nothing of the next request, and an origin in trouble needs collapsing most.
+        let is_passing =
+            declined == Declined::Refused(Refusal::RequestNoStore) || brim_semantics::is_server_error(status);
+        if !is_passing {
+            self.cache.flights.remember_unshared(self.flight, declined.as_detail());
         }
+        self.announce(Landing::Declined);
     }
 
     /// RFC 9111 §4.3.4: the stored response with the fields of the 304, as fresh as the 304 makes it. `Err`: the 304 forbids
@@ -301,11 +332,7 @@ impl Fetch {
             }
         }
         match fill.finish(trailers).await {
-            Finished::Stored(_) => {
-                if let Some(permit) = &self.permit {
-                    self.cache.flights.forget_unshared(&permit.key());
-                }
-            }
+            Finished::Stored(_) => self.cache.flights.forget_unshared(&self.flight),
             Finished::NotStored(reason) => tracing::debug!(target = %self.target, ?reason, "response not stored"),
         }
     }

@@ -10,7 +10,10 @@
 
 use brim_semantics::{ForwardedFacts, Trust};
 use brim_store::StoredResponse;
-use http::header::{CONNECTION, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE, TE, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, MAX_FORWARDS, RANGE, TE,
+    UPGRADE,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
@@ -49,20 +52,26 @@ pub fn request(
     let method = match purpose {
         Purpose::Pass => inbound.method.clone(),
         Purpose::Upgrade => {
+            remove_content_fields(&mut headers);
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.extend(protocol.map(|protocol| (UPGRADE, protocol)));
             inbound.method.clone()
         }
         Purpose::Fill => {
+            remove_content_fields(&mut headers);
             remove_conditions(&mut headers);
             Method::GET
         }
         Purpose::Validate(stored) => {
+            remove_content_fields(&mut headers);
             remove_conditions(&mut headers);
             brim_semantics::make_conditional(&mut headers, &stored.head.headers);
             Method::GET
         }
     };
+    if let Some(left) = forwards_left(&inbound.method, &headers) {
+        headers.insert(MAX_FORWARDS, HeaderValue::from(left));
+    }
     let authority = HeaderValue::from_str(&inbound.authority).map_err(|_| BadRequest::Host)?;
     headers.insert(HOST, authority);
     let facts = ForwardedFacts { client: inbound.client.ip(), scheme: inbound.scheme, authority: &inbound.authority };
@@ -76,11 +85,26 @@ pub fn request(
     Ok(request)
 }
 
+/// `Max-Forwards` less this hop (RFC 9110 §7.6.2).
+fn forwards_left(method: &Method, headers: &HeaderMap) -> Option<u32> {
+    if *method != Method::OPTIONS && *method != Method::TRACE {
+        return None;
+    }
+    headers.get(MAX_FORWARDS)?.to_str().ok()?.parse::<u32>().ok()?.checked_sub(1)
+}
+
 fn accepts_trailers(te: &str) -> bool {
     te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
-fn remove_conditions(headers: &mut HeaderMap) {
+/// These requests have no content: an origin that was told of some would read the next request for it.
+fn remove_content_fields(headers: &mut HeaderMap) {
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(EXPECT);
+}
+
+/// Takes out what makes a request conditional or partial.
+pub(super) fn remove_conditions(headers: &mut HeaderMap) {
     for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE] {
         headers.remove(name);
     }

@@ -7,7 +7,8 @@
 
 use http::{Method, Response, Uri};
 
-use super::Cache;
+use super::{Cache, key};
+use crate::admin::PurgeUrl;
 use crate::origin::OriginBody;
 use crate::route::Route;
 
@@ -22,12 +23,23 @@ pub(super) async fn after(
     if !brim_semantics::invalidates(method, response.status()) {
         return;
     }
+    let now = cache.clock.now();
     for uri in brim_semantics::invalidation_targets(target, response.headers()) {
         let scheme = uri.scheme_str().unwrap_or("http");
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let authority = brim_semantics::normal_authority(scheme, authority);
-        let invalidated = cache.store.invalidate(&authority, uri.path(), uri.query(), cache.clock.now());
-        if let Err(error) = invalidated.await {
+        let url = PurgeUrl {
+            scheme: scheme.to_owned(),
+            authority: authority.clone().into_owned(),
+            path: uri.path().to_owned(),
+            query: uri.query().map(str::to_owned),
+        };
+        let mut outcome = cache.store.invalidate(&authority, uri.path(), uri.query(), now).await;
+        // Responses may be stored under the query that the route's key rule made of this one.
+        for rewritten in key::rewritten_urls(cache, &url) {
+            outcome = cache.store.invalidate_selected(rewritten, now).await.and(outcome);
+        }
+        if let Err(error) = outcome {
             // The write has happened; refusing its answer would help nobody. In this process the invalidation holds.
             tracing::error!(site = %route.site, %uri, %error, "an invalidation is not on disk: it would not survive a crash");
         }

@@ -122,7 +122,9 @@ fn by_plugin(
     let decision = match active.plugin.cache_key(&request) {
         Ok(decision) => decision,
         Err(fault) => {
-            tracing::warn!(plugin = name, %fault, "cache-key rule failed: the request goes past the cache");
+            if let Some(held_back) = route.plugin_faults.admit() {
+                tracing::warn!(plugin = name, %fault, held_back, "cache-key rule failed: the request goes past the cache");
+            }
             exchange.plugin_fault = Some(fault.as_detail());
             return Keyed::Bypass(Bypass::PluginFault(fault.as_detail()));
         }

@@ -56,6 +56,7 @@ impl Absent {
 pub async fn find(store: &Store, key: &CacheKey, inbound: &Inbound, route: &Route, now: SystemTime) -> Lookup {
     match store.find(key) {
         Found::Memory(variants) => select(store, &variants, inbound, route, now),
+        Found::Absent if store.was_purged(key) => Lookup::Absent(Absent::Purged),
         Found::Absent => Lookup::Absent(Absent::Uri),
         Found::OnDisk => match store.load(key).await {
             Some(variants) => select(store, &variants, inbound, route, now),

@@ -27,8 +27,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use brim_semantics::{CacheKey, ForwardReason, PurgeState, Why};
+use brim_semantics::{CacheKey, ForwardReason, PurgeState, Reuse, StoredMeta, Why};
 use brim_store::{Store, StoredResponse};
+use http::header::AUTHORIZATION;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
@@ -122,7 +123,10 @@ impl Cache {
         content: Incoming,
         exchange: &mut Exchange,
     ) -> Result<Answer, RequestError> {
-        let route = self.route(inbound)?;
+        let route = match self.route(inbound)? {
+            Routed::To(route) => route,
+            Routed::Here(answer) => return Ok(Answer::Own(answer)),
+        };
         exchange.route = Some(route.clone());
 
         if inbound.is_upgrade {
@@ -161,17 +165,23 @@ impl Cache {
         };
         need.note(exchange);
         if inbound.directives.only_if_cached && !route.config.policy.ignore_request_directives {
+            // Nothing goes forward, so nothing is said of a forward (RFC 9211 §2.2).
+            exchange.outcome = Outcome::Refused;
+            exchange.detail = None;
             return Err(RequestError::OnlyIfCached);
         }
         self.fetch(&route, key, inbound, need, exchange).await
     }
 
     /// Accept and route.
-    fn route(&self, inbound: &mut Inbound) -> Result<Arc<Route>, RequestError> {
+    fn route(&self, inbound: &mut Inbound) -> Result<Routed, RequestError> {
         let snapshot = self.snapshot.load();
         accept::check(inbound, snapshot.config.listen.upgrade)?;
+        if let Some(answer) = respond::answered_here(inbound) {
+            return Ok(Routed::Here(answer));
+        }
         let site = snapshot.routes.site(&inbound.authority).ok_or(RequestError::NoSite)?;
-        site.route(inbound.path()).cloned().ok_or(RequestError::NoRoute)
+        site.route(inbound.path()).cloned().map(Routed::To).ok_or(RequestError::NoRoute)
     }
 
     fn hit(&self, stored: Arc<StoredResponse>, now: SystemTime, exchange: &mut Exchange) -> Answer {
@@ -198,7 +208,7 @@ impl Cache {
         let request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), content)?;
         let began = Instant::now();
         let forwarded = route.origin.send(request).await.map_err(|error| {
-            tracing::warn!(origin = %route.config.origin, %target, error = %respond::chain(&error), "forward failed");
+            route.note_forward_failure(&target, &error);
             Arc::new(error)
         })?;
         exchange.times.forward = began.elapsed();
@@ -218,22 +228,37 @@ impl Cache {
         exchange: &mut Exchange,
     ) -> Result<Answer, RequestError> {
         if inbound.method == Method::HEAD {
-            return self.fetch_head(route, inbound, need, exchange).await;
+            return self.forward_as_asked(route, inbound, need, "head", exchange).await;
         }
         let began = Instant::now();
-        let mut flight = FlightKey { key: key.hash(), variant: need.variant(inbound) };
+        let mut flight = flight_key(&key, need.variant(inbound), inbound);
+        if inbound.directives.no_store && !route.config.policy.ignore_request_directives {
+            // What it fetches cannot be shared, so nobody may wait for it.
+            return self.fill(route, key, inbound, need, Permit::Alone(flight), exchange).await;
+        }
         let mut join = self.flights.join(flight);
         for _ in 0..ELECTIONS_MAX {
             let mut waiter = match join {
                 Join::Alone => break,
-                Join::Fill(permit) => return self.fill(route, key, inbound, need, Some(permit), exchange).await,
+                Join::Unshared(reason) => return self.forward_as_asked(route, inbound, need, reason, exchange).await,
+                Join::Fill(permit) => {
+                    return self.fill(route, key, inbound, need, Permit::Fill(permit), exchange).await;
+                }
                 Join::Wait(waiter) => waiter,
             };
+            let is_late = waiter.has_landed();
             let landing = waiter.landing(COLLAPSE_WAIT_MAX).await;
             exchange.times.collapse = began.elapsed();
-            match self.board(landing, inbound, exchange) {
+            match self.board(landing, is_late, route, inbound, exchange) {
                 Boarded::Answer(answer) => return Ok(*answer),
                 Boarded::Alone => break,
+                Boarded::ServerError => match self.stale_instead(route, inbound, &need, exchange) {
+                    Some(stale) => {
+                        exchange.is_collapsed = true;
+                        return Ok(stale);
+                    }
+                    None => break,
+                },
                 Boarded::Failed(error) => return self.failed(error, route, inbound, need, exchange),
                 Boarded::Next => join = self.flights.join(flight),
                 Boarded::TooLate => join = self.flights.supersede(flight, &waiter),
@@ -243,21 +268,33 @@ impl Cache {
                 }
             }
         }
-        self.fill(route, key, inbound, need, None, exchange).await
+        self.fill(route, key, inbound, need, Permit::Alone(flight), exchange).await
     }
 
-    /// What another request's fetch is for this one. A response that is shared this way is not judged stale again: it
-    /// is as new as this request's own fetch would have made it.
-    fn board(&self, landing: Option<Landing>, inbound: &Inbound, exchange: &mut Exchange) -> Boarded {
+    /// What another request's fetch is for this one. A response that was waited for is not judged stale again: it is as
+    /// new as this request's own fetch would have made it. Whoever comes while its content still arrives (`is_late`) gets
+    /// what the rules make of it by now.
+    fn board(
+        &self,
+        landing: Option<Landing>,
+        is_late: bool,
+        route: &Route,
+        inbound: &Inbound,
+        exchange: &mut Exchange,
+    ) -> Boarded {
         let following = match landing {
+            Some(Landing::ServerError) => return Boarded::ServerError,
             None | Some(Landing::Declined) => return Boarded::Alone,
             Some(Landing::Abandoned) => return Boarded::Next,
             Some(Landing::Failed(error)) => return Boarded::Failed(error),
-            Some(Landing::Stored(stored)) => return self.board_stored(stored, inbound, exchange),
+            Some(Landing::Stored(stored)) => return self.board_stored(stored, is_late, route, inbound, exchange),
             Some(Landing::Following(following)) => following,
         };
         if !following.head().nominated.matches(&inbound.headers) {
             return Boarded::other_variant(following.head(), inbound);
+        }
+        if is_late && !self.is_usable(&following.head().meta, route, inbound) {
+            return Boarded::TooLate;
         }
         // None: it broke off, or a purge came after its beginning.
         let Some(content) = following.read() else { return Boarded::TooLate };
@@ -266,11 +303,25 @@ impl Cache {
         Boarded::Answer(Box::new(Answer::Following(following, Box::new(content))))
     }
 
-    fn board_stored(&self, stored: Arc<StoredResponse>, inbound: &Inbound, exchange: &mut Exchange) -> Boarded {
+    fn is_usable(&self, meta: &StoredMeta, route: &Route, inbound: &Inbound) -> bool {
+        let (now, policy) = (self.clock.now(), &route.config.policy);
+        let reuse = brim_semantics::reuse(meta, &inbound.directives, PurgeState::Live, now, policy);
+        matches!(reuse, Reuse::Fresh | Reuse::StaleAllowed { .. })
+    }
+
+    fn board_stored(
+        &self,
+        stored: Arc<StoredResponse>,
+        is_late: bool,
+        route: &Route,
+        inbound: &Inbound,
+        exchange: &mut Exchange,
+    ) -> Boarded {
         if !stored.head.nominated.matches(&inbound.headers) {
             return Boarded::other_variant(&stored.head, inbound);
         }
-        if self.store.purge_state(&stored) != PurgeState::Live {
+        let is_outdated = is_late && !self.is_usable(&stored.head.meta, route, inbound);
+        if is_outdated || self.store.purge_state(&stored) != PurgeState::Live {
             return Boarded::TooLate;
         }
         exchange.is_collapsed = true;
@@ -285,13 +336,13 @@ impl Cache {
         key: CacheKey,
         inbound: &Inbound,
         need: Need,
-        permit: Option<FillPermit>,
+        permit: Permit,
         exchange: &mut Exchange,
     ) -> Result<Answer, RequestError> {
         if let Some(stored) = self.stored_meanwhile(route, &key, inbound, &need) {
             exchange.is_collapsed = true;
             exchange.ttl_s = Some(stored.head.meta.ttl_seconds(self.clock.now()));
-            if let Some(permit) = permit {
+            if let Permit::Fill(permit) = permit {
                 permit.resolve(Landing::Stored(stored.clone()));
             }
             return Ok(Answer::Stored(stored));
@@ -320,11 +371,11 @@ impl Cache {
             }
             Filled::Passed(response, declined) => {
                 exchange.detail = Some(declined.as_detail().into());
-                Ok(Answer::Passed(response))
+                Ok(Answer::Unconditional(response))
             }
             Filled::ErrorStatus(response) => match self.stale_instead(route, inbound, &need, exchange) {
                 Some(stale) => Ok(stale),
-                None => Ok(Answer::Passed(response)),
+                None => Ok(Answer::Unconditional(response)),
             },
             Filled::Failed(error) => self.failed(error, route, inbound, need, exchange),
         }
@@ -350,14 +401,19 @@ impl Cache {
         key: CacheKey,
         inbound: &Inbound,
         validates: Option<Arc<StoredResponse>>,
-        permit: Option<FillPermit>,
+        permit: Permit,
         exchange: &Exchange,
     ) -> Result<Fetch, RequestError> {
         let purpose = validates.as_deref().map_or(Purpose::Fill, Purpose::Validate);
+        let (flight, permit) = match permit {
+            Permit::Fill(permit) => (permit.key(), Some(permit)),
+            Permit::Alone(flight) => (flight, None),
+        };
         Ok(Fetch {
             cache: self.clone(),
             route: route.clone(),
             key,
+            flight,
             permit,
             request: forward::request(inbound, purpose, exchange.keyed_fields(), ForwardBody::empty())?,
             inbound_headers: inbound.headers.clone(),
@@ -367,12 +423,14 @@ impl Cache {
         })
     }
 
-    /// A HEAD that nothing stored can answer: forwarded as it is, nothing is stored.
-    async fn fetch_head(
+    /// A HEAD that nothing stored can answer, or a request for what could not be shared a moment ago: forwarded with its own
+    /// conditions and ranges, nothing is stored.
+    async fn forward_as_asked(
         &self,
         route: &Arc<Route>,
         inbound: &Inbound,
         need: Need,
+        reason: &'static str,
         exchange: &mut Exchange,
     ) -> Result<Answer, RequestError> {
         let request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), ForwardBody::empty())?;
@@ -382,7 +440,7 @@ impl Cache {
                 exchange.times.forward = began.elapsed();
                 exchange.forward_status = Some(forwarded.response.status());
                 exchange.endpoint = Some(forwarded.endpoint);
-                exchange.explain("head");
+                exchange.explain(reason);
                 Ok(Answer::Passed(forwarded.response))
             }
             Err(error) => self.failed(Arc::new(error), route, inbound, need, exchange),
@@ -398,9 +456,9 @@ impl Cache {
         stored: &Arc<StoredResponse>,
         exchange: &Exchange,
     ) {
-        let flight = FlightKey { key: key.hash(), variant: lookup::variant_of(stored, inbound) };
+        let flight = flight_key(key, lookup::variant_of(stored, inbound), inbound);
         let Some(permit) = self.flights.try_fill(flight) else { return };
-        match self.prepare_fetch(route, key.clone(), inbound, Some(stored.clone()), Some(permit), exchange) {
+        match self.prepare_fetch(route, key.clone(), inbound, Some(stored.clone()), Permit::Fill(permit), exchange) {
             Ok(fetch) => drop(fetch.start()),
             Err(error) => tracing::warn!(%error, "validation behind a response not started"),
         }
@@ -438,6 +496,26 @@ impl Cache {
     }
 }
 
+/// Who answers a request.
+enum Routed {
+    /// The route's origin, or what is stored of it.
+    To(Arc<Route>),
+    /// This node, whatever the route.
+    Here(Response<ResponseBody>),
+}
+
+/// Whether others wait for a fetch.
+enum Permit {
+    /// They do, or may.
+    Fill(FillPermit),
+    /// This request goes alone.
+    Alone(FlightKey),
+}
+
+fn flight_key(key: &CacheKey, variant: u64, inbound: &Inbound) -> FlightKey {
+    FlightKey { key: key.hash(), variant, is_authorized: inbound.headers.contains_key(AUTHORIZATION) }
+}
+
 /// What another request's fetch is for a waiting one.
 enum Boarded {
     Answer(Box<Answer>),
@@ -449,6 +527,8 @@ enum Boarded {
     Next,
     /// Nothing to share.
     Alone,
+    /// The origin is in trouble: what is stale may do.
+    ServerError,
     Failed(Arc<crate::origin::ForwardError>),
 }
 

@@ -14,7 +14,7 @@ use brim_store::BodyReader;
 use bytes::Bytes;
 use http::header::AGE;
 use http::uri::PathAndQuery;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::Cache;
@@ -41,6 +41,9 @@ pub(super) fn attach(
     response: Response<ResponseBody>,
 ) -> Response<ResponseBody> {
     let (parts, content) = response.into_parts();
+    // What only the stages needed is not kept for as long as a long content takes.
+    let inbound = Inbound { headers: HeaderMap::new(), on_upgrade: None, ..inbound };
+    let announced = content.size_hint().exact();
     let account = Account {
         telemetry: cache.telemetry.clone(),
         inbound,
@@ -51,11 +54,16 @@ pub(super) fn attach(
         ending: Ending::Aborted,
     };
     let content = match content {
+        // There is nothing to send, so nobody will ask for it.
+        ResponseBody::Stream(_) | ResponseBody::Sized(..) if announced == Some(0) => {
+            account.close(0);
+            content
+        }
         ResponseBody::Stream(content) => {
-            ResponseBody::Stream(Box::pin(Accounted { content, account: Box::new(account) }))
+            ResponseBody::Stream(Box::pin(Accounted { content, announced, account: Box::new(account) }))
         }
         ResponseBody::Sized(content, length) => {
-            ResponseBody::Sized(Box::pin(Accounted { content, account: Box::new(account) }), length)
+            ResponseBody::Sized(Box::pin(Accounted { content, announced, account: Box::new(account) }), length)
         }
         in_memory => {
             account.close(in_memory.size_hint().exact().unwrap_or(0));
@@ -123,6 +131,8 @@ impl Drop for Account {
 /// A streamed content that is counted.
 struct Accounted<B> {
     content: B,
+    /// Whoever sends content of a known length stops asking once it has it all.
+    announced: Option<u64>,
     account: Box<Account>,
 }
 
@@ -138,7 +148,7 @@ where
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.account.bytes_count += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if self.content.is_end_stream() {
+                if self.content.is_end_stream() || self.announced == Some(self.account.bytes_count) {
                     self.account.ending = Ending::Complete;
                 }
             }

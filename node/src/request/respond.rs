@@ -11,9 +11,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use brim_semantics::{CacheStatus, ForwardReason, Precondition, RangeDecision};
+use brim_semantics::{CacheStatus, Precondition, RangeDecision};
 use brim_store::{BodyReader, Following, ResponseHead, StoredResponse};
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::header::{AGE, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, MAX_FORWARDS, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
 use super::Cache;
@@ -37,6 +37,11 @@ pub enum Answer {
     Following(Arc<Following>, Box<BodyReader>),
     /// The origin, for this client alone.
     Passed(Response<OriginBody>),
+    /// The origin, for this client alone, to a request whose conditions were left out because the response might have been
+    /// stored: they are answered here.
+    Unconditional(Response<OriginBody>),
+    /// This node itself.
+    Own(Response<ResponseBody>),
     /// The origin agreed to another protocol; the connections are being joined.
     Switched(Response<ResponseBody>),
 }
@@ -60,10 +65,11 @@ pub(super) fn prepare(headers: &mut HeaderMap, version: Version, received: Syste
 pub(super) fn to_client(cache: &Cache, inbound: Inbound, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
     let now = cache.clock.now();
     let mut response = match answer {
-        Answer::Stored(stored) => from_head(&inbound, &stored.clone().head, Content::Stored(stored), now),
+        Answer::Stored(stored) => from_stored(&inbound, stored, now),
         Answer::Following(following, content) => from_head(&inbound, following.head(), Content::Growing(content), now),
         Answer::Passed(response) => passed(&inbound, response),
-        Answer::Switched(response) => response,
+        Answer::Unconditional(response) => unconditional(&inbound, passed(&inbound, response)),
+        Answer::Own(response) | Answer::Switched(response) => response,
     };
     let headers = response.headers_mut();
     if !exchange.route.as_ref().is_some_and(|route| route.config.surrogate_keys_to_client) {
@@ -124,8 +130,7 @@ fn cache_status(exchange: &Exchange) -> CacheStatus<'_> {
     let mut status = match exchange.outcome {
         Outcome::Hit => CacheStatus::hit(),
         Outcome::Forward(reason) => CacheStatus::forward(reason),
-        // RFC 9211 has no word for it; the reason says what happened.
-        Outcome::Refused => CacheStatus::forward(ForwardReason::Bypass),
+        Outcome::Refused => CacheStatus::refused(),
     };
     if let Some(forward_status) = exchange.forward_status {
         status = status.fwd_status(forward_status);
@@ -143,6 +148,27 @@ fn cache_status(exchange: &Exchange) -> CacheStatus<'_> {
         Some(detail) => status.detail(&**detail),
         None => status,
     }
+}
+
+/// OPTIONS and TRACE that are for this node (RFC 9110 §7.6.2, §9.3.7): `OPTIONS *`, and what may go no further.
+pub(super) fn answered_here(inbound: &Inbound) -> Option<Response<ResponseBody>> {
+    let is_last = inbound.headers.get(MAX_FORWARDS).is_some_and(|left| left.as_bytes() == b"0");
+    if inbound.method == Method::OPTIONS && (is_last || inbound.path() == "*") {
+        let mut response = Response::new(ResponseBody::Empty);
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        response.headers_mut().insert(ALLOW, methods);
+        return Some(response);
+    }
+    if inbound.method == Method::TRACE && is_last {
+        return Some(problem(StatusCode::METHOD_NOT_ALLOWED, "this node does not answer TRACE"));
+    }
+    None
+}
+
+fn from_stored(inbound: &Inbound, stored: Arc<StoredResponse>, now: SystemTime) -> Response<ResponseBody> {
+    let content = stored.clone();
+    from_head(inbound, &stored.head, Content::Stored(content), now)
 }
 
 /// From a response that is in the store, or on its way there.
@@ -222,14 +248,17 @@ fn whole(inbound: &Inbound, head: &ResponseHead, content: Content, length: Optio
                 }
                 Some(trailers) => ResponseBody::with_trailers(content, Some(trailers.clone())),
             },
+            None if stored.trailers().is_some() && inbound.version < Version::HTTP_2 => {
+                response.headers_mut().remove(CONTENT_LENGTH);
+                ResponseBody::unannounced(record::ReaderBody::new(stored.read()))
+            }
             None => ResponseBody::stream(record::ReaderBody::new(stored.read())),
         },
     };
     response
 }
 
-/// The origin's response, for one client. Conditions that were not forwarded, because the response might have been stored,
-/// are answered here.
+/// The origin's response, for one client.
 fn passed(inbound: &Inbound, response: Response<OriginBody>) -> Response<ResponseBody> {
     let version = response.version();
     let (mut parts, content) = response.into_parts();
@@ -238,18 +267,22 @@ fn passed(inbound: &Inbound, response: Response<OriginBody>) -> Response<Respons
     if !parts.headers.contains_key(AGE) {
         parts.headers.insert(AGE, HeaderValue::from_static("0"));
     }
-    let is_not_modified = parts.status == StatusCode::OK
-        && brim_semantics::evaluate(&inbound.method, &inbound.headers, parts.status, &parts.headers)
-            == Precondition::NotModified;
-    if is_not_modified {
-        let mut headers = brim_semantics::not_modified_headers(&parts.headers);
-        if let Some(age) = parts.headers.remove(AGE) {
-            headers.insert(AGE, age);
-        }
-        return not_modified(headers);
-    }
     let content = if inbound.method == Method::HEAD { ResponseBody::Empty } else { ResponseBody::stream(content) };
     Response::from_parts(parts, content)
+}
+
+/// Answers the client's condition, which the origin has not seen.
+fn unconditional(inbound: &Inbound, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let (status, headers) = (response.status(), response.headers());
+    let precondition = brim_semantics::evaluate(&inbound.method, &inbound.headers, status, headers);
+    if status != StatusCode::OK || precondition != Precondition::NotModified {
+        return response;
+    }
+    let mut headers = brim_semantics::not_modified_headers(headers);
+    if let Some(age) = response.headers_mut().remove(AGE) {
+        headers.insert(AGE, age);
+    }
+    not_modified(headers)
 }
 
 impl Content {

@@ -112,7 +112,7 @@ async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
         }
         match tokio::time::timeout(left, from.read(&mut buffer)).await {
             Ok(Ok(count @ 1..)) => {
-                if tokio::time::timeout(idle_max, to.write_all(&buffer[..count])).await.is_err() {
+                if !matches!(tokio::time::timeout(idle_max, to.write_all(&buffer[..count])).await, Ok(Ok(()))) {
                     break;
                 }
                 moved.note();
@@ -123,5 +123,5 @@ async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
         }
     }
     // Tells the other side that nothing more comes; it may have gone already.
-    let _ = to.shutdown().await;
+    let _ = tokio::time::timeout(idle_max, to.shutdown()).await;
 }

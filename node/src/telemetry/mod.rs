@@ -17,12 +17,14 @@ pub mod log;
 pub mod metrics;
 mod record;
 mod shards;
+mod throttle;
 
 pub use self::access_log::{AccessLogError, AccessLogger};
 pub use self::exposition::{CONTENT_TYPE, Number, Scrape};
 pub use self::families::{Family, Kind, documentation};
 pub use self::metrics::{Metrics, SiteMetrics, Totals};
 pub use self::record::{AccessRecord, Outcome, StageTimes};
+pub use self::throttle::Throttle;
 
 use crate::config::AccessLog;
 

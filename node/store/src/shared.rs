@@ -11,12 +11,15 @@ use crate::catalog::{Catalog, Which};
 use crate::config::StoreConfig;
 use crate::disk::{Disk, Op};
 use crate::memory::Memory;
-use brim_semantics::PurgeState;
+use brim_semantics::{KeyHash, PurgeState};
 
 use crate::purge::{Clock, Committer, Matcher, Position, PurgeMode};
 use crate::response::{Reading, StoredResponse};
 pub(crate) use crate::stats::DiskState;
 use crate::stats::{Counters, StoreStats};
+
+/// Keys remembered as purged.
+const PURGED_KEYS_MAX: usize = 65_536;
 
 /// Wakes those who wait for room on disk, or for the disk tier.
 #[derive(Default)]
@@ -55,6 +58,8 @@ pub(crate) struct Shared {
     /// Room was made, or the disk tier changed.
     pub(crate) room: Signal,
     reading: Reading,
+    /// Keys that a hard purge took something from: what a miss says of itself. Bounded; the oldest are forgotten.
+    purged: quick_cache::sync::Cache<KeyHash, ()>,
     serial: AtomicU64,
     disk: RwLock<(Option<Arc<Disk>>, DiskState)>,
 }
@@ -69,6 +74,7 @@ impl Shared {
             write_pool,
             counters: Counters::default(),
             room: Signal::default(),
+            purged: quick_cache::sync::Cache::new(PURGED_KEYS_MAX),
             reading: Reading { pool: Arc::new(read_pool), queue: Arc::default() },
             // Above those of the last run, unless the clock was set back; then they follow when the index was walked.
             serial: AtomicU64::new(u64::try_from(since.as_micros()).unwrap_or(1)),
@@ -140,6 +146,9 @@ impl Shared {
         wanted: impl FnOnce(Option<&Arc<StoredResponse>>) -> bool,
     ) {
         let key = response.key_hash();
+        if !self.purged.is_empty() {
+            self.purged.remove(&key);
+        }
         let mut is_entered = false;
         let mut made_room = None;
         self.memory.put(response, |current| {
@@ -160,6 +169,11 @@ impl Shared {
         }
     }
 
+    /// Whether a hard purge took away what was stored under the key, as far as that is remembered.
+    pub(crate) fn was_purged(&self, key: KeyHash) -> bool {
+        self.purged.get(&key).is_some()
+    }
+
     /// Counts what a purge hit; after a hard one its space is given back.
     pub(crate) fn reclaim(&self, matcher: &Matcher, position: Position, mode: PurgeMode) -> u64 {
         let found = self.catalog.matching(matcher, position);
@@ -170,6 +184,7 @@ impl Shared {
             self.clock().state(&one.names, one.head.fetched_at, &one.checked) == PurgeState::Hard
         };
         for which in &found {
+            self.purged.insert(which.key, ());
             self.memory.remove(which.key, |variants| variants.iter().any(is_purged), || ());
         }
         self.forget(found)

@@ -253,6 +253,12 @@ impl Store {
         self.0.shared.clock().state(&response.names, response.head.fetched_at, &response.checked)
     }
 
+    /// Whether a hard purge took away what was stored under the key: why there is nothing now. Remembered for a bounded
+    /// number of keys, and until something is stored under the key again; it decides nothing.
+    pub fn was_purged(&self, key: &CacheKey) -> bool {
+        self.0.shared.was_purged(key.hash())
+    }
+
     /// The newest purge. To be taken before the forward request is sent.
     #[inline]
     pub fn position(&self) -> Position {
