@@ -30,6 +30,10 @@ pub(crate) async fn reload(shared: &Arc<Shared>) -> Result<ReloadReport, ConfigE
 }
 
 fn apply(shared: &Shared) -> Result<ReloadReport, ConfigErrors> {
+    // Whatever becomes of the file: a rotated log must not be written to any longer.
+    if let Err(error) = shared.cache.telemetry.access_log.reopen() {
+        tracing::error!(%error, "the access log could not be opened again: lines go to the old file");
+    }
     let Some(path) = &shared.config_file else {
         return Err(mistake("", "this node was not started from a file"));
     };
@@ -48,9 +52,6 @@ fn apply(shared: &Shared) -> Result<ReloadReport, ConfigErrors> {
     }
     let report = ReloadReport { sites: config.sites.len(), origins: config.origins.len() };
     shared.cache.snapshot.store(Arc::new(Snapshot { config, routes, origins }));
-    if let Err(error) = shared.cache.telemetry.access_log.reopen() {
-        tracing::error!(%error, "the access log could not be opened again: lines go to the old file");
-    }
     tracing::info!(path = %path.display(), "configuration reloaded");
     Ok(report)
 }

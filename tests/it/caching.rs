@@ -450,6 +450,25 @@ async fn a_write_invalidates_what_it_names() {
     node.get("/c").await.assert_hit();
 }
 
+/// A client that does not wait for the answer to its write has written all the same.
+#[tokio::test]
+async fn an_abandoned_write_invalidates_too() {
+    let gate = Gate::new();
+    let origin = FakeOrigin::start().await;
+    origin.serve_each(
+        "/a",
+        [ok("v1").cache_control("max-age=600"), ok("written").held_by(&gate), ok("v2").cache_control("max-age=600")],
+    );
+    let node = TestNode::in_front_of(&origin).await;
+    node.get("/a").await.assert_stored();
+    let leaving = tokio::spawn(node.ask(Method::POST, "/a").content("x").send());
+    origin.wait_for_contents("/a", 2).await;
+    leaving.abort();
+    assert!(leaving.await.is_err(), "it left before its answer");
+    gate.open();
+    brim_tests::eventually("the write shows", async || (node.get("/a").await.content() == "v2").then_some(())).await;
+}
+
 /// DESIGN: a GET with content goes past the cache; its content is not in the key.
 #[tokio::test]
 async fn a_get_with_content_goes_past_the_cache() {

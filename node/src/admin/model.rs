@@ -136,7 +136,7 @@ pub struct RequestStatus {
     pub count: u64,
     /// Those answered from the store.
     pub hits: u64,
-    /// Hits by requests that the cache looked up; absent before the first.
+    /// Hits by requests that were answered from the store or by the origin, those past the cache included; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hit_ratio: Option<f64>,
 }

@@ -78,7 +78,7 @@ impl RequestError {
     pub fn as_detail(&self) -> &'static str {
         match self {
             Self::Bad(_) => "bad-request",
-            Self::ConnectRefused => "connect-refused",
+            Self::ConnectRefused => "connect-method",
             Self::UpgradeRefused => "upgrade-refused",
             Self::Loop => "loop",
             Self::NoSite => "no-site",

@@ -127,13 +127,14 @@ impl Cache {
             Routed::To(route) => route,
             Routed::Here(answer) => return Ok(Answer::Own(answer)),
         };
+        exchange.times.route = exchange.started.elapsed();
         exchange.route = Some(route.clone());
 
         if inbound.is_upgrade {
             return upgrade::forward(self, &route, inbound, exchange).await;
         }
         let keyed = key::derive(&self.plugins, &route, inbound, exchange);
-        exchange.times.key = exchange.started.elapsed();
+        exchange.times.key = exchange.started.elapsed().saturating_sub(exchange.times.route);
         let key = match keyed {
             Keyed::Cache(key) => key,
             Keyed::Bypass(why) => return self.pass(&route, inbound, content, why, exchange).await,
@@ -142,7 +143,7 @@ impl Cache {
 
         let now = exchange.time;
         let found = lookup::find(&self.store, &key, inbound, &route, now).await;
-        exchange.times.lookup = exchange.started.elapsed().saturating_sub(exchange.times.key);
+        exchange.times.lookup = exchange.started.elapsed().saturating_sub(exchange.times.route + exchange.times.key);
         let need = match found {
             Lookup::Fresh(stored) => return Ok(self.hit(stored, now, exchange)),
             Lookup::StaleAllowed(stored) => {
@@ -192,7 +193,7 @@ impl Cache {
 
     /// Past the store: the origin's answer is for this client alone.
     async fn pass(
-        &self,
+        self: &Arc<Self>,
         route: &Arc<Route>,
         inbound: &Inbound,
         content: Incoming,
@@ -207,14 +208,18 @@ impl Cache {
         let content = content::forwarded(inbound, content, self.snapshot.load().config.listen.body_idle_timeout);
         let request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), content)?;
         let began = Instant::now();
-        let forwarded = route.origin.send(request).await.map_err(|error| {
+        let forwarded = if brim_semantics::is_safe(&inbound.method) {
+            route.origin.send(request).await
+        } else {
+            invalidate::write(self, route, target.clone(), request).await?
+        };
+        let forwarded = forwarded.map_err(|error| {
             route.note_forward_failure(&target, &error);
             Arc::new(error)
         })?;
         exchange.times.forward = began.elapsed();
         exchange.forward_status = Some(forwarded.response.status());
         exchange.endpoint = Some(forwarded.endpoint);
-        invalidate::after(self, route, &inbound.method, &target, &forwarded.response).await;
         Ok(Answer::Passed(forwarded.response))
     }
 

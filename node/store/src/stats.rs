@@ -101,7 +101,7 @@ pub struct StoreStats {
     pub responses_evicted: u64,
     /// Responses that were written again because they were in use.
     pub moved: u64,
-    /// Disk tiers that were set aside.
+    /// Stores and disk tiers that were set aside.
     pub quarantined: u64,
     /// Purges and invalidations acknowledged.
     pub purges: u64,

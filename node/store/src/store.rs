@@ -89,20 +89,21 @@ impl Drop for Inner {
     }
 }
 
-/// The purge log and the id of the store it belongs to. What cannot be believed is set aside first.
-fn open_log(config: &StoreConfig) -> Result<(StoreId, OpenedLog), OpenError> {
+/// The purge log, the id of the store it belongs to, and whether what was there was set aside because it cannot be believed.
+fn open_log(config: &StoreConfig) -> Result<(StoreId, OpenedLog, bool), OpenError> {
     let root = &config.dir;
     let (reason, latest) = match dir::read_format(root) {
         Format::Known(store) => match PurgeLog::open(root, store) {
             Ok(OpenedLog::Unreadable { reason, latest }) => (reason, latest),
-            Ok(good) => return Ok((store, good)),
+            Ok(good) => return Ok((store, good, false)),
             Err(error) => (format!("purge log: {error}"), Position(0)),
         },
         Format::Missing => ("new".to_owned(), Position(0)),
         Format::Foreign(reason) => (reason, Position(0)),
     };
     let failed = |source| OpenError::PurgeLog { dir: root.clone(), source };
-    if PARTS.iter().any(|part| root.join(part).exists()) {
+    let is_set_aside = PARTS.iter().any(|part| root.join(part).exists());
+    if is_set_aside {
         let aside = dir::quarantine(root, &PARTS).map_err(failed)?;
         tracing::error!(reason, quarantine = %aside.display(), "the store cannot be believed; it is set aside and an empty one begins");
         let _ = std::fs::remove_dir_all(aside.join("seg"));
@@ -111,12 +112,13 @@ fn open_log(config: &StoreConfig) -> Result<(StoreId, OpenedLog), OpenError> {
     let table = Table { latest, ..Table::default() };
     let log = PurgeLog::create(root, store, &table, &[]).map_err(failed)?;
     dir::write_format(root, store).map_err(failed)?;
-    Ok((store, OpenedLog::Good { log, table: Box::new(table), receipts: Default::default() }))
+    let opened = OpenedLog::Good { log, table: Box::new(table), receipts: Default::default() };
+    Ok((store, opened, is_set_aside))
 }
 
 fn open_blocking(config: StoreConfig) -> Result<Store, OpenError> {
     let lock = dir::lock(&config.dir)?;
-    let (store, opened) = open_log(&config)?;
+    let (store, opened, is_set_aside) = open_log(&config)?;
     let (log, table, receipts) = match opened {
         OpenedLog::Good { log, table, receipts } => (log, table, receipts),
         OpenedLog::Unreadable { reason, .. } => {
@@ -127,6 +129,7 @@ fn open_blocking(config: StoreConfig) -> Result<Store, OpenError> {
     let read_pool = Pool::start("brim-read", READ_THREADS).map_err(OpenError::Thread)?;
     let write_pool = Pool::start("brim-write", WRITE_THREADS).map_err(OpenError::Thread)?;
     let shared = Arc::new(Shared::new(config, committer, read_pool, write_pool));
+    shared.counters.quarantined.add(u64::from(is_set_aside));
     let writer = std::thread::Builder::new()
         .name("brim-index".into())
         .spawn({
