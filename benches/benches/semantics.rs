@@ -71,6 +71,7 @@ fn keys(criterion: &mut Criterion) {
         site: "api",
         path: "/v2/products/17/reviews",
         query: Some("page=2&per_page=50&sort=newest"),
+        rule: None,
     };
     let parts = [
         KeyPart { name: "tenant".to_owned(), value: PartValue::Text("acme".to_owned()) },

@@ -75,7 +75,7 @@ fn path(number: usize) -> String {
 
 fn key(number: usize) -> CacheKey {
     let path = path(number);
-    let target = Target { scheme: "https", authority: AUTHORITY, site: "api", path: &path, query: None };
+    let target = Target { scheme: "https", authority: AUTHORITY, site: "api", path: &path, query: None, rule: None };
     CacheKey::new(KeyMethod::Get, &target, &[]).expect("a short key")
 }
 

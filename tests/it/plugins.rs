@@ -45,6 +45,19 @@ async fn a_purge_by_url_follows_the_rule() {
     }
 }
 
+/// A rule that cannot say how it rewrites a URL makes the purge coarser, never weaker.
+#[tokio::test]
+async fn a_purge_by_url_does_not_depend_on_a_sound_rule() {
+    let origin = FakeOrigin::serving("/a", ok("v").cache_control("max-age=600")).await;
+    let node = node_with(&origin, plugins::hostile()).await;
+    for path in ["/panic", "/loop"] {
+        let receipt = node.purge(json!({ "url": node.url(path) })).await;
+        assert!(receipt["purged"].to_string().contains("prefix"), "{receipt}");
+    }
+    let receipt = node.purge(json!({ "url": node.url("/a") })).await;
+    assert!(!receipt["purged"].to_string().contains("prefix"), "{receipt}");
+}
+
 /// RFC 9111 §4.4: so does the invalidation by a write.
 #[tokio::test]
 async fn a_write_invalidates_under_the_query_that_the_rule_made() {

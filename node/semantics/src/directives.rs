@@ -249,6 +249,9 @@ fn targeted_dictionary(headers: &HeaderMap, name: &HeaderName) -> Option<Diction
     (!dictionary.is_empty()).then_some(dictionary)
 }
 
+/// What takes delta-seconds.
+const SECONDS_DIRECTIVES: [&str; 4] = ["max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"];
+
 /// One directive, its name in lower case.
 struct Directive<'a> {
     name: Cow<'a, [u8]>,
@@ -291,6 +294,8 @@ impl<'a> Directive<'a> {
                 BareItem::Boolean(true) => Argument::None,
                 BareItem::Boolean(false) => return None,
                 BareItem::Integer(number) => Argument::Text(Cow::Owned(number.to_string().into_bytes())),
+                // Seconds are Integers in a structured field; a String is not what a quoted token is in `Cache-Control`.
+                BareItem::String(_) if SECONDS_DIRECTIVES.contains(&key) => Argument::Invalid,
                 BareItem::String(text) => Argument::Text(Cow::Borrowed(text.as_str().as_bytes())),
                 BareItem::Token(token) => Argument::Text(Cow::Borrowed(token.as_str().as_bytes())),
                 BareItem::Decimal(_) | BareItem::ByteSequence(_) | BareItem::Date(_) | BareItem::DisplayString(_) => {

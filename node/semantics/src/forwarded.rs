@@ -162,7 +162,7 @@ pub fn strip_override_fields(headers: &mut HeaderMap, keyed: &[HeaderName]) {
     // CGI, WSGI and their like make one variable of `X_Host` and `X-Host`.
     let disguised: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().contains('_') && !keyed.contains(name) && is_disguised(name.as_str()))
+        .filter(|name| name.as_str().contains('_') && !keyed.contains(name) && is_disguised(name.as_str(), keyed))
         .cloned()
         .collect();
     for name in disguised {
@@ -170,9 +170,13 @@ pub fn strip_override_fields(headers: &mut HeaderMap, keyed: &[HeaderName]) {
     }
 }
 
-fn is_disguised(name: &str) -> bool {
+fn is_disguised(name: &str, keyed: &[HeaderName]) -> bool {
     let dashed = name.replace('_', "-");
-    OVERRIDE_FIELDS.contains(&dashed.as_str()) || dashed == "forwarded" || dashed.starts_with("x-forwarded-")
+    // What looks like a keyed field to the origin would speak for it without being in the key.
+    keyed.iter().any(|keyed| keyed.as_str() == dashed)
+        || OVERRIDE_FIELDS.contains(&dashed.as_str())
+        || dashed == "forwarded"
+        || dashed.starts_with("x-forwarded-")
 }
 
 #[cfg(test)]
@@ -196,8 +200,11 @@ mod tests {
             ("x-forwarded_proto", "http"),
             ("x_mine", "kept"),
         ]);
+        let mut keyed = message.clone();
         strip_override_fields(&mut message, &[]);
         assert_eq!(message.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x_mine"]);
+        strip_override_fields(&mut keyed, &[HeaderName::from_static("x-mine")]);
+        assert!(keyed.is_empty(), "what looks like a keyed field goes too");
     }
 
     /// RFC 9110 §7.6.3: the version the message came by, behind what is there.

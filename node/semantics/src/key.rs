@@ -89,6 +89,9 @@ pub struct Target<'a> {
     pub path: &'a str,
     /// The query as it is forwarded. None and an empty one are different.
     pub query: Option<&'a str>,
+    /// The digest of the rule that added parts and may have replaced the query: what an older version of a rule stored is not
+    /// what a newer one means, even where both give the same parts.
+    pub rule: Option<&'a [u8; 32]>,
 }
 
 /// The key would pass [`CACHE_KEY_BYTES_MAX`] or [`KEY_PARTS_MAX`].
@@ -127,6 +130,8 @@ pub struct KeyDescription {
     pub path: String,
     /// The query.
     pub query: Option<String>,
+    /// The digest of the key rule.
+    pub rule: Option<[u8; 32]>,
     /// The parts, in their order.
     pub parts: Vec<KeyPart>,
 }
@@ -151,6 +156,13 @@ impl CacheKey {
             Some(query) => {
                 bytes.push(1);
                 push_field(&mut bytes, query.as_bytes());
+            }
+        }
+        match target.rule {
+            None => bytes.push(0),
+            Some(digest) => {
+                bytes.push(1);
+                bytes.extend_from_slice(digest);
             }
         }
         for part in parts {
@@ -291,7 +303,8 @@ fn encoded_length(target: &Target<'_>, parts: &[KeyPart]) -> usize {
         };
         PREFIX + part.name.len() + 1 + value
     });
-    2 + fields.iter().map(|field| PREFIX + field.len()).sum::<usize>() + query + values.sum::<usize>()
+    let rule = target.rule.map_or(1, |digest| 1 + digest.len());
+    2 + fields.iter().map(|field| PREFIX + field.len()).sum::<usize>() + query + rule + values.sum::<usize>()
 }
 
 /// Only called for keys within [`CACHE_KEY_BYTES_MAX`], so the length fits its two bytes.
@@ -338,6 +351,11 @@ fn decode(bytes: &[u8]) -> Result<KeyDescription, MalformedKey> {
         1 => Some(rest.text()?),
         _ => return Err(MalformedKey::Shape),
     };
+    let rule = match rest.byte()? {
+        0 => None,
+        1 => Some(rest.take()?),
+        _ => return Err(MalformedKey::Shape),
+    };
     let mut parts = Vec::new();
     while !rest.0.is_empty() {
         if parts.len() == KEY_PARTS_MAX {
@@ -345,7 +363,7 @@ fn decode(bytes: &[u8]) -> Result<KeyDescription, MalformedKey> {
         }
         parts.push(KeyPart { name: rest.text()?, value: rest.value()? });
     }
-    Ok(KeyDescription { method, scheme, authority, site, path, query, parts })
+    Ok(KeyDescription { method, scheme, authority, site, path, query, rule, parts })
 }
 
 /// What is still to be decoded.

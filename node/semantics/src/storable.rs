@@ -120,7 +120,8 @@ fn refusal(
     if status.is_informational() || status == StatusCode::NOT_MODIFIED {
         return Some(Refusal::Status);
     }
-    if status == StatusCode::PARTIAL_CONTENT || headers.contains_key(http::header::CONTENT_RANGE) {
+    // On any other status Content-Range means nothing (RFC 9110 §14.4) and is stored like every field.
+    if status == StatusCode::PARTIAL_CONTENT {
         return Some(Refusal::Partial);
     }
     if !policy.ignore_request_directives && crate::RequestDirectives::parse(request.headers).no_store {

@@ -1,7 +1,8 @@
 //! Key: which cache key a request has, or why it goes past the cache.
 //!
 //! Always true:
-//! - Scheme, authority, site, method and path are in every key, below whatever a plugin adds.
+//! - Scheme, authority, site, method and path are in every key, below whatever a plugin adds, and so is the plugin's digest: what
+//!   one version of a rule stored is found again by that version only (after a rollback, for instance).
 //! - A cache-key rule that is missing or fails makes the request a bypass; there is no key to fall back to, because the
 //!   default key could hand one tenant's response to another.
 //! - A query that a rule replaces is keyed **and** forwarded: what is not keyed does not reach the origin.
@@ -10,7 +11,7 @@
 
 use std::borrow::Cow;
 
-use brim_host::{KeyRequest, QueryUse};
+use brim_host::{Digest, KeyRequest, QueryUse};
 use brim_semantics::{CacheKey, KeyMethod, KeyPart, Target};
 use brim_store::Selector;
 use http::{HeaderMap, Method};
@@ -78,7 +79,7 @@ pub fn derive(plugins: &PluginRegistry, route: &Route, inbound: &mut Inbound, ex
         return Keyed::Bypass(bypass);
     }
     match &route.config.cache_key_plugin {
-        None => build(route, inbound, &[]),
+        None => build(route, inbound, None, &[]),
         Some(name) => by_plugin(plugins, name, route, inbound, exchange),
     }
 }
@@ -134,17 +135,18 @@ fn by_plugin(
     }
     match &decision.bypass {
         Some(reason) => Keyed::Bypass(Bypass::PluginBypass(reason.clone())),
-        None => build(route, inbound, &decision.parts),
+        None => build(route, inbound, Some(active.plugin.digest()), &decision.parts),
     }
 }
 
-fn build(route: &Route, inbound: &Inbound, parts: &[KeyPart]) -> Keyed {
+fn build(route: &Route, inbound: &Inbound, rule: Option<Digest>, parts: &[KeyPart]) -> Keyed {
     let target = Target {
         scheme: inbound.scheme,
         authority: &inbound.authority,
         site: &route.site,
         path: inbound.path(),
         query: inbound.query(),
+        rule: rule.as_ref(),
     };
     match CacheKey::new(KeyMethod::Get, &target, parts) {
         Ok(key) => Keyed::Cache(key),
@@ -152,36 +154,41 @@ fn build(route: &Route, inbound: &Inbound, parts: &[KeyPart]) -> Keyed {
     }
 }
 
-/// Under which other URLs responses to `url` are stored, because the route's rule rewrites the query: what the rule makes of the
-/// URL in a request without any fields. Empty where it makes nothing of it.
+/// Under which other URLs responses to `url` may be stored, because the route's rule rewrites the query: what the rule makes of
+/// the URL in a request without any fields. Where it cannot say, everything below the path: too much, never too little.
 pub fn rewritten_urls(cache: &Cache, url: &PurgeUrl) -> Vec<Selector> {
     let snapshot = cache.snapshot.load();
     let Some(route) = snapshot.routes.site(&url.authority).and_then(|site| site.route(&url.path)) else {
         return Vec::new();
     };
-    let Some(active) = route.config.cache_key_plugin.as_deref().and_then(|name| cache.plugins.active(name)) else {
-        return Vec::new();
-    };
+    let Some(name) = route.config.cache_key_plugin.as_deref() else { return Vec::new() };
+    let (authority, path): (Box<str>, Box<str>) = (url.authority.as_str().into(), url.path.as_str().into());
     let request = KeyRequest {
         method: Method::GET.as_str(),
         scheme: &url.scheme,
-        authority: &url.authority,
-        path: &url.path,
+        authority: &authority,
+        path: &path,
         query: url.query.as_deref(),
         headers: &HeaderMap::new(),
     };
-    match active.plugin.cache_key(&request) {
-        Ok(decision) => match &decision.query {
-            QueryUse::Replace(query) => vec![Selector::Url {
-                authority: url.authority.as_str().into(),
-                path: url.path.as_str().into(),
-                query: query.as_deref().map(Into::into),
-            }],
-            QueryUse::Keep => Vec::new(),
-        },
-        Err(fault) => {
-            tracing::warn!(plugin = active.name, %fault, "the key rule cannot say how it rewrites a URL to purge: only the URL as given is purged");
-            Vec::new()
+    let decision = cache
+        .plugins
+        .active(name)
+        .ok_or("it is not active".to_owned())
+        .and_then(|active| active.plugin.cache_key(&request).map_err(|fault| fault.to_string()));
+    match decision.as_deref().map(|decision| &decision.query) {
+        Ok(QueryUse::Replace(query)) => {
+            vec![Selector::Url { authority, path, query: query.as_deref().map(Into::into) }]
+        }
+        Ok(QueryUse::Keep) => Vec::new(),
+        Err(reason) => {
+            tracing::warn!(
+                plugin = name,
+                reason,
+                path = &*path,
+                "the key rule cannot say how it rewrites a URL: everything below its path is purged"
+            );
+            vec![Selector::Prefix { authority, path_prefix: path }]
         }
     }
 }

@@ -92,7 +92,12 @@ impl Drop for OwnSegment {
         if !self.is_kept {
             // Unlinking a large file blocks. A pool that is closed leaves it to the next opening.
             let (disk, id) = (Arc::clone(&self.disk), self.segment.id);
-            drop(self.shared.write_pool.submit(usize::MAX, move || disk.segments.remove(id)));
+            drop(self.shared.write_pool.submit(usize::MAX, move || {
+                // The files of a tier that failed are aside; their names may be another tier's by now.
+                if disk.failure().is_none() {
+                    disk.segments.remove(id);
+                }
+            }));
         }
     }
 }

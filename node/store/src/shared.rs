@@ -47,6 +47,13 @@ impl Signal {
     }
 }
 
+/// The threads of a store.
+pub(crate) struct Pools {
+    pub(crate) read: Pool,
+    pub(crate) write: Pool,
+    pub(crate) walk: Pool,
+}
+
 pub(crate) struct Shared {
     pub(crate) config: StoreConfig,
     pub(crate) memory: Memory,
@@ -54,10 +61,14 @@ pub(crate) struct Shared {
     pub(crate) committer: Committer,
     /// Writes of streaming bodies; apart from the reads, because they may wait for room.
     pub(crate) write_pool: Pool,
+    /// Walks over the catalog for purges; apart from the reads, which a slow disk may hold up.
+    pub(crate) walk_pool: Pool,
     pub(crate) counters: Counters,
     /// Room was made, or the disk tier changed.
     pub(crate) room: Signal,
     reading: Reading,
+    /// The newest position in the purge log when it was opened.
+    pub(crate) log_latest: Position,
     /// Keys that a hard purge took something from: what a miss says of itself. Bounded; the oldest are forgotten.
     purged: quick_cache::sync::Cache<KeyHash, ()>,
     serial: AtomicU64,
@@ -65,13 +76,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: StoreConfig, committer: Committer, read_pool: Pool, write_pool: Pool) -> Self {
+    pub(crate) fn new(config: StoreConfig, committer: Committer, pools: Pools) -> Self {
+        let log_latest = committer.clock().latest();
+        let Pools { read: read_pool, write: write_pool, walk: walk_pool } = pools;
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
             memory: Memory::new(config.memory_max, config.collect_bytes_max(), config.variants_max),
             catalog: Catalog::new(config.variants_max),
             committer,
             write_pool,
+            walk_pool,
+            log_latest,
             counters: Counters::default(),
             room: Signal::default(),
             purged: quick_cache::sync::Cache::new(PURGED_KEYS_MAX),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::future::Future;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use brim_semantics::{CacheKey, PurgeState, StoredMeta, surrogate_keys};
 use http::HeaderMap;
@@ -24,7 +24,7 @@ use crate::purge::{
 };
 use crate::record;
 use crate::response::{Parts, Reading, ResponseHead, StoredResponse, Variants};
-use crate::shared::Shared;
+use crate::shared::{Pools, Shared};
 use crate::stats::{DiskState, StoreStats};
 
 /// Threads that write streaming bodies.
@@ -56,6 +56,9 @@ pub struct Matching {
     pub examples: Vec<String>,
 }
 
+/// How long an acknowledgement waits for the count of what the purge hit.
+const RECLAIM_WAIT_MAX: Duration = Duration::from_secs(2);
+
 /// A handle on the store; clones are cheap.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
@@ -77,6 +80,7 @@ impl Inner {
         shared.committer.close();
         shared.reading().pool.close();
         shared.write_pool.close();
+        shared.walk_pool.close();
         shared.set_disk(None, DiskState::Closed);
         // The directory is free for the next process only now.
         drop(self.lock.lock().take());
@@ -128,7 +132,9 @@ fn open_blocking(config: StoreConfig) -> Result<Store, OpenError> {
     let committer = Committer::start(log, Clock::new(*table), receipts).map_err(OpenError::Thread)?;
     let read_pool = Pool::start("brim-read", READ_THREADS).map_err(OpenError::Thread)?;
     let write_pool = Pool::start("brim-write", WRITE_THREADS).map_err(OpenError::Thread)?;
-    let shared = Arc::new(Shared::new(config, committer, read_pool, write_pool));
+    let walk_pool = Pool::start("brim-walk", 1).map_err(OpenError::Thread)?;
+    let pools = Pools { read: read_pool, write: write_pool, walk: walk_pool };
+    let shared = Arc::new(Shared::new(config, committer, pools));
     shared.counters.quarantined.add(u64::from(is_set_aside));
     let writer = std::thread::Builder::new()
         .name("brim-index".into())
@@ -279,12 +285,18 @@ impl Store {
         shared.counters.purges.add(1);
         let matcher = Matcher::of(&receipt.selector);
         let position = receipt.position;
-        let reclaim = shared.reading().pool.submit(usize::MAX, {
+        let reclaim = shared.walk_pool.submit(usize::MAX, {
             let shared = Arc::clone(&shared);
-            move || shared.reclaim(&matcher, position, mode)
+            move || {
+                let matched = shared.reclaim(&matcher, position, mode);
+                shared.committer.note_matched(position, matched);
+                matched
+            }
         });
-        receipt.matched = reclaim.await.unwrap_or(0);
-        shared.committer.note_matched(position, receipt.matched);
+        // The purge holds already; only the count is waited for, and the receipt gets it later if it takes long.
+        if let Ok(Ok(matched)) = tokio::time::timeout(RECLAIM_WAIT_MAX, reclaim).await {
+            receipt.matched = matched;
+        }
         Ok(receipt)
     }
 
@@ -324,7 +336,7 @@ impl Store {
     /// What a purge would hit, without purging.
     pub async fn count_matching(&self, selector: &Selector) -> Matching {
         let (shared, matcher) = (Arc::clone(&self.0.shared), Matcher::of(selector));
-        let job = self.0.shared.reading().pool.submit(usize::MAX, move || count_matching(&shared, &matcher));
+        let job = self.0.shared.walk_pool.submit(usize::MAX, move || count_matching(&shared, &matcher));
         job.await.unwrap_or_default()
     }
 

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn target(path: &'static str, query: Option<&'static str>) -> Target<'static> {
-    Target { scheme: "https", authority: "example.com", site: "shop", path, query }
+    Target { scheme: "https", authority: "example.com", site: "shop", path, query, rule: None }
 }
 
 fn key_of(target: &Target<'_>, parts: &[KeyPart]) -> CacheKey {
@@ -25,6 +25,7 @@ fn whatever_differs_gives_another_key() {
         key_of(&Target { scheme: "http", ..base }, &[]),
         key_of(&Target { authority: "example.com:8443", ..base }, &[]),
         key_of(&Target { site: "blog", ..base }, &[]),
+        key_of(&Target { rule: Some(&[7; 32]), ..base }, &[]),
         key_of(&target("/a/", None), &[]),
         key_of(&target("/A", None), &[]),
         key_of(&target("/%61", None), &[]),
@@ -133,14 +134,16 @@ fn any_value() -> impl Strategy<Value = PartValue> {
 
 fn any_description() -> impl Strategy<Value = KeyDescription> {
     let parts = proptest::collection::vec((".{0,8}", any_value()), 0..5);
-    (any::<bool>(), ".{0,6}", ".{0,8}", ".{0,8}", (".{0,12}", proptest::option::of(".{0,12}")), parts).prop_map(
-        |(query_method, scheme, authority, site, (path, query), parts)| KeyDescription {
+    let rule = proptest::option::of(any::<[u8; 32]>());
+    (any::<bool>(), ".{0,6}", ".{0,8}", ".{0,8}", (".{0,12}", proptest::option::of(".{0,12}")), rule, parts).prop_map(
+        |(query_method, scheme, authority, site, (path, query), rule, parts)| KeyDescription {
             method: if query_method { KeyMethod::Query } else { KeyMethod::Get },
             scheme,
             authority,
             site,
             path,
             query,
+            rule,
             parts: parts.into_iter().map(|(name, value)| KeyPart { name, value }).collect(),
         },
     )
@@ -153,6 +156,7 @@ fn encode(description: &KeyDescription) -> CacheKey {
         site: &description.site,
         path: &description.path,
         query: description.query.as_deref(),
+        rule: description.rule.as_ref(),
     };
     CacheKey::new(description.method, &target, &description.parts).unwrap()
 }

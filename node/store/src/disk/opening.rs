@@ -82,7 +82,7 @@ fn open_index(dir: &Path, store: StoreId, memory_max: u64) -> Result<SledIndex, 
     Ok(index)
 }
 
-/// Walks the index once. Returns the keys of entries that are damaged, purged, or without a body.
+/// Walks the index once. Returns the keys of entries that are damaged, purged, from beyond the purge log's end, or without a body.
 fn take_stock(shared: &Shared, index: &SledIndex, segments: &Segments) -> Result<Vec<IndexKey>, DiskError> {
     let mut refused = Vec::new();
     let mut serial_max = 0;
@@ -99,7 +99,10 @@ fn take_stock(shared: &Shared, index: &SledIndex, segments: &Segments) -> Result
             serial_max = serial_max.max(entry.serial).max(entry.place.serial);
             let names = Names::of(&entry.head.scope, &entry.head.surrogate_keys);
             let state = shared.clock().state_now(&names, entry.head.fetched_at);
-            (state != PurgeState::Hard).then(|| Card {
+            // A position beyond the log's end was shown by a process that could not write it down. It will be given
+            // again, and must not look older than what was fetched after it.
+            let is_known = entry.head.fetched_at <= shared.log_latest;
+            (is_known && state != PurgeState::Hard).then(|| Card {
                 variant,
                 serial: entry.serial,
                 fetched_at: entry.head.fetched_at,

@@ -164,6 +164,24 @@ impl Segments {
         known.iter().filter(|(_, known)| known.phase == Phase::Doomed).map(|(id, known)| (*id, known.bytes)).collect()
     }
 
+    /// Takes a segment back that was to go: something in it is wanted again. False: it is gone.
+    pub(crate) fn revive(&self, id: u64) -> bool {
+        let mut known = self.known.lock();
+        let Some(known) = known.get_mut(&id) else { return false };
+        if known.phase == Phase::Doomed {
+            known.phase = Phase::Closed;
+        }
+        true
+    }
+
+    /// Removes a segment unless it was revived.
+    pub(crate) fn remove_doomed(&self, id: u64) {
+        let is_doomed = self.known.lock().get(&id).is_some_and(|known| known.phase == Phase::Doomed);
+        if is_doomed {
+            self.remove(id);
+        }
+    }
+
     /// Unlinks the file. Who still reads it may go on.
     pub(crate) fn remove(&self, id: u64) {
         if let Some(known) = self.known.lock().remove(&id) {

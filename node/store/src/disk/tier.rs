@@ -108,7 +108,7 @@ impl Disk {
         if self.checked(self.index.flush()).is_none() {
             return;
         }
-        doomed.iter().for_each(|(id, _)| self.segments.remove(*id));
+        doomed.iter().for_each(|(id, _)| self.segments.remove_doomed(*id));
         if let Ok(bytes) = self.index.size_bytes() {
             self.index_bytes.store(bytes, Ordering::Relaxed);
         }

@@ -36,6 +36,7 @@ pub(super) struct Writer<'a> {
 
 /// The writer's thread: opens the disk tier, serves it, sets it aside when it fails, until the queue is closed.
 pub(crate) fn run(shared: &Arc<Shared>, mut store: StoreId) {
+    let mut last_aside: Option<Instant> = None;
     loop {
         let opened = catch_unwind(AssertUnwindSafe(|| opening::open(shared, store)));
         let failure = match opened {
@@ -48,7 +49,14 @@ pub(crate) fn run(shared: &Arc<Shared>, mut store: StoreId) {
         };
         shared.set_disk(None, DiskState::Failed(failure.clone()));
         match opening::set_aside(shared, &failure) {
-            Ok(fresh) => store = fresh,
+            Ok(fresh) => {
+                store = fresh;
+                // One failure after the other: no tier can be made for now.
+                let is_again = last_aside.replace(Instant::now()).is_some_and(|last| last.elapsed() < RETRY_AFTER);
+                if is_again && !wait_without_disk(shared) {
+                    return;
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, "no disk tier can be made; going on in memory");
                 if !wait_without_disk(shared) {
@@ -177,9 +185,10 @@ impl Writer<'_> {
     }
 
     fn write_current(&mut self, response: &StoredResponse, which: Which) -> bool {
-        let known = response.body.place().filter(|place| {
-            place.segment.store == self.disk.store && self.disk.segments.size_of(place.segment.id).is_some()
-        });
+        let known = response
+            .body
+            .place()
+            .filter(|place| place.segment.store == self.disk.store && self.disk.segments.revive(place.segment.id));
         let place = match (known, &response.bytes) {
             (Some(place), _) => place,
             (None, Some(bytes)) => {

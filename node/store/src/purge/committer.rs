@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -26,6 +26,9 @@ use crate::dir::StoreId;
 pub(crate) const PENDING_MAX: usize = 4096;
 /// Text in them; one batch is one frame of the log.
 const PENDING_BYTES_MAX: usize = FRAME_BYTES_MAX / 4;
+
+/// How soon a log that could not be written is tried again, where something is owed to it.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What is done when the log cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,12 +169,18 @@ impl Drop for Committer {
 }
 
 fn run(shared: &Shared, mut log: PurgeLog) {
+    // A position has been shown that the log does not hold: it is written down as soon as the log can be written again.
+    let mut is_owing = false;
     loop {
         shared.log_bytes.store(log.bytes(), std::sync::atomic::Ordering::Relaxed);
         let (pending, matched, rename, closed) = {
             let mut queue = shared.queue.lock();
             while queue.pending.is_empty() && queue.rename.is_none() && !queue.closed {
-                shared.wake.wait(&mut queue);
+                if !is_owing {
+                    shared.wake.wait(&mut queue);
+                } else if shared.wake.wait_for(&mut queue, RETRY_AFTER).timed_out() {
+                    break;
+                }
             }
             let rename = queue.rename.take();
             queue.pending_bytes = 0;
@@ -180,8 +189,12 @@ fn run(shared: &Shared, mut log: PurgeLog) {
         if let Some((store, answer)) = rename {
             let _ = answer.send(checkpoint(shared, &mut log, store));
         }
+        if is_owing {
+            let store = log.store();
+            is_owing = checkpoint(shared, &mut log, store).is_err();
+        }
         if !pending.is_empty() || (closed && !matched.is_empty()) {
-            commit(shared, &mut log, pending, &matched);
+            is_owing |= !commit(shared, &mut log, pending, &matched);
         }
         if closed && shared.queue.lock().pending.is_empty() {
             return;
@@ -207,7 +220,8 @@ fn write(shared: &Shared, log: &mut PurgeLog, records: &[LogRecord]) -> io::Resu
     log.append(records)
 }
 
-fn commit(shared: &Shared, log: &mut PurgeLog, pending: Vec<Pending>, matched: &[(Position, u64)]) {
+/// False if something was shown that is not in the log.
+fn commit(shared: &Shared, log: &mut PurgeLog, pending: Vec<Pending>, matched: &[(Position, u64)]) -> bool {
     let first = shared.clock.latest().0 + 1;
     let notes = matched.iter().map(|(position, matched)| LogRecord::Matched { position: *position, matched: *matched });
     let mut records: Vec<LogRecord> = notes.collect();
@@ -246,4 +260,5 @@ fn commit(shared: &Shared, log: &mut PurgeLog, pending: Vec<Pending>, matched: &
         // Nobody may be waiting any more; the purge holds all the same.
         let _ = purge.answer.send(answer);
     }
+    durable || matchers.iter().all(Option::is_none)
 }

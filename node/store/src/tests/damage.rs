@@ -204,3 +204,20 @@ async fn a_failing_disk_tier_is_replaced_while_the_store_serves() {
     assert_eq!(store.position(), Position(1));
     assert_eq!(serve(&store, "/b").await.unwrap(), body("/b", 2, 1000));
 }
+
+/// A position that was shown and never written down is given again: what was fetched after it must not outlive the purge that
+/// gets it next.
+#[tokio::test]
+async fn a_response_from_beyond_the_end_of_the_purge_log_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let beyond = Position(store.position().0 + 1);
+    put(&store, head("/beyond", beyond), body("/beyond", 1, 20_000)).await;
+    put_path(&store, "/known", 1, 20_000).await;
+    store.close().await;
+
+    let store = open(dir.path()).await;
+    assert!(serve(&store, "/known").await.is_some());
+    assert!(serve(&store, "/beyond").await.is_none());
+    store.close().await;
+}

@@ -32,7 +32,7 @@ pub(super) async fn open(dir: &Path) -> Store {
 }
 
 pub(super) fn key(path: &str) -> CacheKey {
-    let target = Target { scheme: "https", authority: "a.example", site: "shop", path, query: None };
+    let target = Target { scheme: "https", authority: "a.example", site: "shop", path, query: None, rule: None };
     CacheKey::new(KeyMethod::Get, &target, &[]).unwrap()
 }
 
