@@ -153,6 +153,23 @@ async fn a_refusal_to_store_says_why() {
     assert!(details.len() >= 5, "the reasons differ: {details:?}");
 }
 
+/// RFC 9111 §5.2.2.4, §5.2.2.7: what names fields keeps these out of the store, not from the client that fetched them.
+#[tokio::test]
+async fn qualified_directives_withhold_fields_from_others() {
+    for directive in ["no-cache", "private"] {
+        let origin = FakeOrigin::start().await;
+        let control = format!("max-age=60, {directive}=\"x-mine, x-other\"");
+        origin.serve("/a", ok("v1").cache_control(&control).header("x-mine", "1").header("x-all", "2"));
+        let node = TestNode::in_front_of(&origin).await;
+        let first = node.get("/a").await;
+        first.assert_stored();
+        assert_eq!((first.header("x-mine"), first.header("x-all")), (Some("1"), Some("2")), "{directive}");
+        let second = node.get("/a").await;
+        second.assert_hit();
+        assert_eq!((second.header("x-mine"), second.header("x-all")), (None, Some("2")), "{directive}");
+    }
+}
+
 /// RFC 9111 §3.5: what was fetched with `Authorization` is for its user, unless the origin says otherwise.
 #[tokio::test]
 async fn a_response_to_a_user_is_not_given_to_others() {

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use brim_semantics::{CacheKey, Nominated, PurgeState, Refusal, RequestFacts, ResponseDirectives, Storable};
+use brim_semantics::{CacheKey, Nominated, PurgeState, Qualified, Refusal, RequestFacts, ResponseDirectives, Storable};
 use brim_store::{BodyReader, Fill, Finished, Following, Position, ResponseHead, Scope, StoredResponse};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
@@ -29,7 +29,7 @@ pub enum Filled {
     /// The origin confirmed the stored response for this request, and forbade to keep it.
     Confirmed(Arc<StoredResponse>, Declined),
     /// A storable response is arriving.
-    Following(Arc<Following>, BodyReader),
+    Following(Arc<Following>, BodyReader, Withheld),
     /// The response is for this client only.
     Passed(Response<OriginBody>, Declined),
     /// The origin answered a validation with this error, and the stored response may be used instead (RFC 9111 §4.3.3).
@@ -37,6 +37,10 @@ pub enum Filled {
     /// No usable response.
     Failed(Arc<ForwardError>),
 }
+
+/// Fields that `no-cache="field"` or `private="field"` keeps out of the store (RFC 9111 §5.2.2.4, §5.2.2.7): for the client that
+/// caused the fetch, and nobody else.
+pub type Withheld = HeaderMap;
 
 /// Why a response is for its client only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,12 +158,12 @@ impl Fetch {
                 self.decline(declined, status);
                 let _ = reply.send(report(Filled::Passed(forwarded.response, declined)));
             }
-            Ok(fill) => {
+            Ok((fill, withheld)) => {
                 let following = fill.follower();
                 // Taken before anybody else can: the first reader is not refused for a purge that came meanwhile, and
                 // that right belongs to the request that made the fetch.
                 if let Some(content) = following.read() {
-                    let _ = reply.send(report(Filled::Following(following.clone(), content)));
+                    let _ = reply.send(report(Filled::Following(following.clone(), content, withheld)));
                 }
                 self.announce(Landing::Following(following));
                 self.pump(fill, forwarded.response.into_body()).await;
@@ -259,7 +263,7 @@ impl Fetch {
         response: &Response<OriginBody>,
         times: Times,
         fetched_at: Position,
-    ) -> Result<Fill, Declined> {
+    ) -> Result<(Fill, Withheld), Declined> {
         let policy = &self.route.config.policy;
         let facts = RequestFacts { method: &Method::GET, headers: &self.inbound_headers, target: &self.target };
         let meta = match brim_semantics::storable(
@@ -280,8 +284,9 @@ impl Fetch {
         if length.is_some_and(|length| length > object_max) {
             return Err(Declined::TooLarge);
         }
-        let mut headers =
-            brim_semantics::stored_headers(response.headers(), &ResponseDirectives::parse(response.headers(), policy));
+        let directives = ResponseDirectives::parse(response.headers(), policy);
+        let mut headers = brim_semantics::stored_headers(response.headers(), &directives);
+        let withheld = withheld(response.headers(), &directives);
         respond::prepare(&mut headers, response.version(), times.response);
         let (surrogate_keys, is_cut) = brim_semantics::surrogate_keys(response.headers());
         if is_cut {
@@ -299,7 +304,7 @@ impl Fetch {
             fetched_at,
             plugin: self.plugin,
         };
-        Ok(self.cache.store.begin(head, length))
+        Ok((self.cache.store.begin(head, length), withheld))
     }
 
     fn scope(&self) -> Scope {
@@ -336,4 +341,18 @@ impl Fetch {
             Finished::NotStored(reason) => tracing::debug!(target = %self.target, ?reason, "response not stored"),
         }
     }
+}
+
+fn withheld(headers: &HeaderMap, directives: &ResponseDirectives) -> Withheld {
+    let named = [&directives.no_cache, &directives.private].into_iter().filter_map(|qualified| match qualified {
+        Qualified::Fields(names) => Some(names),
+        Qualified::Absent | Qualified::Whole => None,
+    });
+    let mut withheld = Withheld::new();
+    for name in named.flatten().filter(|name| !brim_semantics::is_hop_by_hop(name)) {
+        if !withheld.contains_key(name) {
+            withheld.extend(headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
+        }
+    }
+    withheld
 }

@@ -305,7 +305,7 @@ impl Cache {
         let Some(content) = following.read() else { return Boarded::TooLate };
         exchange.is_collapsed = true;
         exchange.ttl_s = Some(following.head().meta.ttl_seconds(self.clock.now()));
-        Boarded::Answer(Box::new(Answer::Following(following, Box::new(content))))
+        Boarded::Answer(Box::new(Answer::Following(following, Box::new(content), Box::default())))
     }
 
     fn is_usable(&self, meta: &StoredMeta, route: &Route, inbound: &Inbound) -> bool {
@@ -365,10 +365,10 @@ impl Cache {
                 exchange.ttl_s = Some(stored.head.meta.ttl_seconds(now));
                 Ok(Answer::Stored(stored))
             }
-            Filled::Following(following, content) => {
+            Filled::Following(following, content, withheld) => {
                 exchange.is_stored = true;
                 exchange.ttl_s = Some(following.head().meta.ttl_seconds(now));
-                Ok(Answer::Following(following, Box::new(content)))
+                Ok(Answer::Following(following, Box::new(content), Box::new(withheld)))
             }
             Filled::Confirmed(stored, declined) => {
                 exchange.detail = Some(declined.as_detail().into());

@@ -20,6 +20,7 @@ use super::Cache;
 use super::accept::Inbound;
 use super::error::RequestError;
 use super::exchange::Exchange;
+use super::fill::Withheld;
 use super::record;
 use crate::body::ResponseBody;
 use crate::origin::OriginBody;
@@ -33,8 +34,8 @@ const SURROGATE_FIELDS: [HeaderName; 2] =
 pub enum Answer {
     /// The store.
     Stored(Arc<StoredResponse>),
-    /// A fill that is under way.
-    Following(Arc<Following>, Box<BodyReader>),
+    /// A fill that is under way; the fields are for the client that caused it.
+    Following(Arc<Following>, Box<BodyReader>, Box<Withheld>),
     /// The origin, for this client alone.
     Passed(Response<OriginBody>),
     /// The origin, for this client alone, to a request whose conditions were left out because the response might have been
@@ -66,7 +67,11 @@ pub(super) fn to_client(cache: &Cache, inbound: Inbound, answer: Answer, exchang
     let now = cache.clock.now();
     let mut response = match answer {
         Answer::Stored(stored) => from_stored(&inbound, stored, now),
-        Answer::Following(following, content) => from_head(&inbound, following.head(), Content::Growing(content), now),
+        Answer::Following(following, content, withheld) => {
+            let mut response = from_head(&inbound, following.head(), Content::Growing(content), now);
+            response.headers_mut().extend(*withheld);
+            response
+        }
         Answer::Passed(response) => passed(&inbound, response),
         Answer::Unconditional(response) => unconditional(&inbound, passed(&inbound, response)),
         Answer::Own(response) | Answer::Switched(response) => response,
