@@ -125,6 +125,27 @@ async fn head_is_answered_from_a_stored_get() {
     origin.assert_requests("/a", 2).await;
 }
 
+/// RFC 9111 §4.3.5: a HEAD that describes the stored response freshens it; one that describes another takes it out.
+#[tokio::test]
+async fn a_head_freshens_or_takes_out_what_is_stored() {
+    let origin = FakeOrigin::start().await;
+    for (path, tag) in [("/same", "\"1\""), ("/other", "\"2\"")] {
+        let first = ok("0123456789").cache_control("max-age=10").etag("\"1\"");
+        let head = ok("0123456789").cache_control("max-age=60").etag(tag);
+        origin.serve_each(path, [first, head, ok("new").cache_control("max-age=60")]);
+    }
+    let node = TestNode::in_front_of(&origin).await;
+    for path in ["/same", "/other"] {
+        node.get(path).await.assert_stored();
+    }
+    node.clock().advance(seconds(11));
+    for path in ["/same", "/other"] {
+        node.ask(Method::HEAD, path).send().await.assert_forwarded("stale");
+    }
+    node.get("/same").await.assert_hit().assert_content("0123456789");
+    node.get("/other").await.assert_forwarded("uri-miss").assert_content("new");
+}
+
 /// RFC 9111 §3: each refusal to store has its reason in `Cache-Status`.
 #[tokio::test]
 async fn a_refusal_to_store_says_why() {

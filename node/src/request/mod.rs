@@ -16,6 +16,7 @@ pub mod error;
 pub mod exchange;
 pub mod fill;
 pub mod forward;
+mod head;
 mod invalidate;
 pub mod key;
 pub mod lookup;
@@ -439,9 +440,12 @@ impl Cache {
         exchange: &mut Exchange,
     ) -> Result<Answer, RequestError> {
         let request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), ForwardBody::empty())?;
-        let began = Instant::now();
+        let (began, sent) = (Instant::now(), head::Sent::now(self));
         match route.origin.send(request).await {
             Ok(forwarded) => {
+                if let (Need::Validate(stored, _), &Method::HEAD) = (&need, &inbound.method) {
+                    head::update(self, route, inbound, stored, &forwarded.response, sent);
+                }
                 exchange.times.forward = began.elapsed();
                 exchange.forward_status = Some(forwarded.response.status());
                 exchange.endpoint = Some(forwarded.endpoint);
