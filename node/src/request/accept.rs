@@ -135,11 +135,24 @@ fn authority(uri: &Uri, headers: &HeaderMap, scheme: &str) -> Result<Box<str>, B
         (None, Some(host)) => host.to_str().map_err(|_| BadRequest::Host)?,
         (None, None) => return Err(BadRequest::NoHost),
     };
-    let parsed: http::uri::Authority = named.parse().map_err(|_| BadRequest::Host)?;
-    if named.contains('@') || parsed.host().is_empty() {
-        return Err(BadRequest::Host);
+    if !is_plain_authority(named) {
+        let parsed: http::uri::Authority = named.parse().map_err(|_| BadRequest::Host)?;
+        if named.contains('@') || parsed.host().is_empty() {
+            return Err(BadRequest::Host);
+        }
     }
     Ok(brim_semantics::normal_authority(scheme, named).into_owned().into_boxed_str())
+}
+
+/// True for a name or an IPv4 address in lower case, with or without a port of digits: valid without a closer look.
+fn is_plain_authority(named: &str) -> bool {
+    let (host, port) = named.split_once(':').unwrap_or((named, "80"));
+    let is_name_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-');
+    !host.is_empty()
+        && host.bytes().all(is_name_byte)
+        && (1..=5).contains(&port.len())
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_ok()
 }
 
 /// HTTP/2 clients may cut `Cookie` into crumbs; origins expect one line (RFC 9113 §8.2.3).
@@ -194,6 +207,17 @@ mod tests {
         let mut twice = headers(&[("host", "a")]);
         twice.append(HOST, HeaderValue::from_static("b"));
         assert_eq!(authority(&uri, &twice, "http"), Err(BadRequest::SeveralHosts));
+    }
+
+    /// The short way says yes only where the long way does.
+    #[test]
+    fn a_plain_authority_is_a_valid_one() {
+        for named in ["a", "a.example", "a.example:8443", "127.0.0.1:80", "x-y.z"] {
+            assert!(is_plain_authority(named) && named.parse::<http::uri::Authority>().is_ok(), "{named}");
+        }
+        for named in ["", ":80", "a:", "a:x", "a:99999", "A", "a b", "a@b", "[::1]", "a/b", "a_b", "a:1:2"] {
+            assert!(!is_plain_authority(named), "{named}");
+        }
     }
 
     #[test]

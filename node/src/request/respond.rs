@@ -64,7 +64,8 @@ pub(super) fn prepare(headers: &mut HeaderMap, version: Version, received: Syste
 
 /// The response for the client.
 pub(super) fn to_client(cache: &Cache, inbound: Inbound, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
-    let now = cache.clock.now();
+    // A hit has waited for nothing since its look-up.
+    let now = if exchange.outcome == Outcome::Hit { exchange.time } else { cache.clock.now() };
     let mut response = match answer {
         Answer::Stored(stored) => from_stored(&inbound, stored, now),
         Answer::Following(following, content, withheld) => {
