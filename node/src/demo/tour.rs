@@ -100,7 +100,7 @@ fn steps(https: u16, admin: SocketAddr, token_file: &Path, plugins: &[&str]) -> 
                 brim(&format!("plugin list tenant-key --admin http://{admin}")),
                 brim(&format!("plugin rollback tenant-key --admin http://{admin}")),
             ],
-            look_at: "Try the third command of the step before under the new rule: it knows no tenants, so globex gets acme's prices. That is what a rollback is for.",
+            look_at: "Repeat the step before under the new rule: it knows no tenants, so globex is given acme's prices. That is what a rollback is for.",
         });
     }
     steps.push(Step {
