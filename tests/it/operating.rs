@@ -192,12 +192,18 @@ async fn the_access_log_tells_aborted_from_complete() {
     }
 }
 
+/// `log.format = "json"`, or `--log-format json`: one object a line, the addresses as fields.
 #[tokio::test]
 async fn json_logs_name_the_addresses() {
-    let (_origin, brim) = running().await;
-    let config = brim.dir().join("brim.toml");
-    drop(brim.command(&["check", "-c", &config.display().to_string()]));
-    assert!(!brim.listening().admin.is_empty() && !brim.listening().https.is_empty());
+    let origin = FakeOrigin::serving("/a", ok("v1")).await;
+    let brim = BrimProcess::in_front_of(&origin.url(), "[log]\nformat = \"json\"");
+    let line = brim.wait_for_line("the line that says where it listens", |line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        (line["message"] == "listening").then_some(line)
+    });
+    assert_eq!(line["http"], brim.listening().http[0].to_string(), "{line}");
+    assert_eq!(line["admin"], brim.listening().admin[0].to_string(), "{line}");
+    brim.http1().get("/a").await.assert_status(200);
 }
 
 /// A port in use, and a data directory in use, are said plainly.
