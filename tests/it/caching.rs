@@ -421,6 +421,23 @@ async fn stale_response_stands_in_for_a_dead_origin() {
     node.get("/strict").await.assert_status(502);
 }
 
+/// The same where the origin answers with an error, and also for a HEAD, whose forward is not collapsed.
+#[tokio::test]
+async fn stale_response_stands_in_for_a_failing_origin() {
+    for method in [Method::GET, Method::HEAD] {
+        let origin = FakeOrigin::start().await;
+        origin.serve_each("/a", [ok("v1").cache_control("max-age=10, stale-if-error=60"), status(503)]);
+        let node = TestNode::in_front_of(&origin).await;
+        node.get("/a").await.assert_stored();
+        node.clock().advance(seconds(11));
+        let stale = node.ask(method, "/a").send().await;
+        stale.assert_status(200).assert_forwarded("stale");
+        assert_eq!(stale.cache_status().detail.as_deref(), Some("stale-if-error"), "{}", stale.head());
+        node.clock().advance(seconds(60));
+        node.get("/a").await.assert_status(503);
+    }
+}
+
 /// RFC 9110 §7.6.1: what belongs to one hop ends at it; `Via` and `Forwarded` tell of this one.
 #[tokio::test]
 async fn fields_of_one_hop_end_here() {

@@ -449,6 +449,11 @@ impl Cache {
                 exchange.times.forward = began.elapsed();
                 exchange.forward_status = Some(forwarded.response.status());
                 exchange.endpoint = Some(forwarded.endpoint);
+                if brim_semantics::is_server_error(forwarded.response.status())
+                    && let Some(stale) = self.stale_instead(route, inbound, &need, exchange)
+                {
+                    return Ok(stale);
+                }
                 exchange.explain(reason);
                 Ok(Answer::Passed(forwarded.response))
             }
