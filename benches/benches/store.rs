@@ -99,6 +99,7 @@ fn head(number: usize, store: &Store) -> ResponseHead {
         key: key(number),
         scope,
         status: StatusCode::OK,
+        part: None,
         meta: stored_meta(&headers),
         headers,
         nominated: Nominated::default(),

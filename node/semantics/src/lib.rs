@@ -18,6 +18,7 @@ mod forwarded;
 mod freshness;
 mod invalidation;
 mod key;
+mod part;
 mod policy;
 mod range;
 mod reuse;
@@ -39,6 +40,7 @@ pub use key::{
     CACHE_KEY_BYTES_MAX, CacheKey, KEY_PARTS_MAX, KeyDescription, KeyHash, KeyMethod, KeyPart, KeyTooLong,
     MalformedKey, PartValue, Target, normal_authority, url_hash,
 };
+pub use part::{Missing, Part, has_same_strong_validator, missing, strong_validator};
 pub use policy::CachePolicy;
 pub use range::{RANGES_MAX, RangeDecision, content_range, ranges, unsatisfied_content_range};
 pub use reuse::{PurgeState, Reuse, Why, is_server_error, may_serve_on_error, reuse};

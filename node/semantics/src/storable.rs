@@ -18,7 +18,7 @@ use crate::fields::{only_line, strip_hop_by_hop};
 use crate::freshness::{FreshnessSource, is_heuristically_cacheable};
 use crate::invalidation::resolve;
 use crate::vary::varies_on_everything;
-use crate::{CachePolicy, ResponseDirectives, StoredMeta};
+use crate::{CachePolicy, Part, ResponseDirectives, StoredMeta};
 
 /// What the rules ask of a request.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +48,7 @@ pub enum Refusal {
     Method,
     /// An interim response, or a 304, which only freshens.
     Status,
-    /// A 206, or a response with `Content-Range`: parts are not stored in this version.
+    /// A 206 that is no [`Part`]: of several ranges, of an unknown whole, or with a length that contradicts its range.
     Partial,
     /// The request says `no-store`.
     RequestNoStore,
@@ -121,7 +121,7 @@ fn refusal(
         return Some(Refusal::Status);
     }
     // On any other status Content-Range means nothing (RFC 9110 §14.4) and is stored like every field.
-    if status == StatusCode::PARTIAL_CONTENT {
+    if status == StatusCode::PARTIAL_CONTENT && Part::of_response(status, headers).is_none() {
         return Some(Refusal::Partial);
     }
     if !policy.ignore_request_directives && crate::RequestDirectives::parse(request.headers).no_store {
@@ -187,9 +187,9 @@ fn is_of_use(status: StatusCode, headers: &HeaderMap, directives: &ResponseDirec
     }
 }
 
-/// The final statuses of RFC 9110 whose rules for caching this cache follows; 206 and 304 are decided before.
+/// The final statuses of RFC 9110 whose rules for caching this cache follows; 304 is decided before.
 fn is_understood(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200..=205 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505)
+    matches!(status.as_u16(), 200..=206 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505)
 }
 
 fn is_excluded(name: &HeaderName, directives: &ResponseDirectives) -> bool {

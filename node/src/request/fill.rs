@@ -274,6 +274,9 @@ impl Fetch {
             times.request,
             times.response,
         ) {
+            Storable::Yes(_) if response.status() == StatusCode::PARTIAL_CONTENT => {
+                return Err(Declined::Refused(Refusal::Partial));
+            }
             Storable::Yes(meta) => meta,
             Storable::No(refusal) => return Err(Declined::Refused(refusal)),
         };
@@ -299,6 +302,7 @@ impl Fetch {
             status: response.status(),
             headers,
             nominated,
+            part: None,
             meta,
             surrogate_keys,
             fetched_at,

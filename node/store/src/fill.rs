@@ -199,7 +199,7 @@ impl Fill {
 
     fn place(&self, segment: &Arc<Segment>, serial: u64, length: u64) -> Place {
         let head = self.following.head();
-        let header = RecordHeader { key: head.key.hash(), variant: head.nominated.variant_hash(), serial, length };
+        let header = RecordHeader { key: head.key.hash(), variant: head.variant(), serial, length };
         Place { segment: Arc::clone(segment), offset: FILE_HEADER_BYTES, header }
     }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use brim_semantics::{CacheKey, Nominated, StoredMeta};
+use brim_semantics::{CacheKey, Nominated, Part, StoredMeta};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::purge::Position;
 use crate::response::{ResponseHead, Scope};
 
 /// The first byte of every entry. A change of [`Facts`], or of a type in it, is another version.
-pub(crate) const ENTRY_VERSION: u8 = 1;
+pub(crate) const ENTRY_VERSION: u8 = 2;
 /// Version, checksum, length of the facts.
 const PREFIX_BYTES: usize = 1 + 4 + 4;
 /// Longer entries are not stored: a head has a limit long before.
@@ -40,6 +40,7 @@ struct Facts {
     query: Option<Box<str>>,
     status: u16,
     nominated: Nominated,
+    part: Option<Part>,
     meta: StoredMeta,
     surrogate_keys: Vec<Box<str>>,
     fetched_at: Position,
@@ -84,6 +85,7 @@ pub(crate) fn encode(
         query: head.scope.query.clone(),
         status: head.status.as_u16(),
         nominated: head.nominated.clone(),
+        part: head.part,
         meta: head.meta.clone(),
         surrogate_keys: head.surrogate_keys.clone(),
         fetched_at: head.fetched_at,
@@ -140,6 +142,7 @@ fn decode_checked(value: &[u8]) -> Option<Entry> {
         status: StatusCode::from_u16(facts.status).ok()?,
         headers,
         nominated: facts.nominated,
+        part: facts.part,
         meta: facts.meta,
         surrogate_keys: facts.surrogate_keys,
         fetched_at: facts.fetched_at,

@@ -9,7 +9,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use brim_semantics::{CacheKey, KeyHash, Nominated, StoredMeta};
+use brim_semantics::{CacheKey, KeyHash, Nominated, Part, StoredMeta};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
@@ -48,6 +48,8 @@ pub struct ResponseHead {
     pub headers: HeaderMap,
     /// The variant (RFC 9111 §4.1).
     pub nominated: Nominated,
+    /// What of the representation the body holds, where that is not all of it (RFC 9111 §3.3).
+    pub part: Option<Part>,
     /// What later decisions need.
     pub meta: StoredMeta,
     /// What it can be purged by.
@@ -56,6 +58,17 @@ pub struct ResponseHead {
     pub fetched_at: Position,
     /// The plugin that made the key.
     pub plugin: Option<[u8; 32]>,
+}
+
+impl ResponseHead {
+    /// What a response replaces: the one of the same variant, and of parts the one that begins at the same byte.
+    pub(crate) fn variant(&self) -> u64 {
+        let variant = self.nominated.variant_hash();
+        match self.part {
+            None => variant,
+            Some(part) => xxhash_rust::xxh3::xxh3_64_with_seed(&part.start.to_le_bytes(), variant),
+        }
+    }
 }
 
 /// Where a body lies on disk.
@@ -147,7 +160,7 @@ impl StoredResponse {
             + trailers.as_ref().map_or(0, headers::memory_bytes)
             + bytes.as_ref().map_or(OPEN_FILE_BYTES, |bytes| bytes.len() as u64);
         Arc::new(Self {
-            variant: head.nominated.variant_hash(),
+            variant: head.variant(),
             head,
             bytes,
             body,
@@ -161,7 +174,7 @@ impl StoredResponse {
         })
     }
 
-    /// The body's length. Always known: only whole responses are stored.
+    /// The body's length. Always known: only what arrived whole is stored. Of a part, its own length.
     pub fn content_length(&self) -> Option<u64> {
         Some(self.body.length)
     }

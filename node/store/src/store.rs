@@ -256,6 +256,17 @@ impl Store {
         }
     }
 
+    /// Removes one stored response, if it was not replaced meanwhile; the others of its key stay. As durable as [`Store::remove`].
+    pub fn remove_response(&self, response: &StoredResponse) {
+        let (shared, which) = (&self.0.shared, response.which());
+        let is_it = |one: &Arc<StoredResponse>| one.variant == which.variant && one.serial == which.serial;
+        let is_removed =
+            shared.memory.remove(which.key, |variants| variants.iter().any(is_it), || shared.catalog.remove(which));
+        if is_removed {
+            shared.reading().queue.push(Op::Forget(vec![which]));
+        }
+    }
+
     /// What purges say of a stored response. Two loads and a comparison when nothing was purged since the last time.
     #[inline]
     pub fn purge_state(&self, response: &StoredResponse) -> PurgeState {

@@ -92,7 +92,7 @@ fn take_stock(shared: &Shared, index: &SledIndex, segments: &Segments) -> Result
             segments.above(entry.place.segment);
             let end = entry.place.offset.saturating_add(record_bytes(entry.place.length));
             entry.head.key.hash() == hash
-                && entry.head.nominated.variant_hash() == variant
+                && entry.head.variant() == variant
                 && segments.size_of(entry.place.segment).is_some_and(|bytes| end <= bytes)
         });
         let card = usable.and_then(|entry| {

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue};
+use brim_semantics::Part;
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::support::*;
-use crate::{Found, OpenError, Position, Store};
+use crate::{Found, OpenError, Position, ResponseHead, Store};
 
 #[tokio::test]
 async fn what_was_stored_is_found_in_memory_and_after_a_restart_on_disk() {
@@ -81,6 +82,37 @@ async fn variants_are_newest_first_replace_their_like_and_are_bounded() {
     assert!(matches!(store.find(&key("/v")), Found::OnDisk));
     assert_eq!(languages(&lookup(&store, "/v").await.unwrap()), ["pt", "es", "it", "de", "fr"]);
     assert!(matches!(store.find(&key("/v")), Found::Memory(_)));
+}
+
+/// RFC 9111 §3.3: parts of one representation lie side by side, each under its first byte.
+#[tokio::test]
+async fn parts_are_told_apart_by_their_first_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let part = |start: u64, length: u64| ResponseHead {
+        status: StatusCode::PARTIAL_CONTENT,
+        part: Some(Part { start, end: start + length, complete_length: 1000 }),
+        ..head("/p", Position(0))
+    };
+    put_path(&store, "/p", 1, 1000).await;
+    for (start, length) in [(0, 10), (100, 10), (0, 50)] {
+        put(&store, part(start, length), body("/p", 1, usize::try_from(length).unwrap())).await;
+    }
+    let spans = |variants: &crate::Variants| -> Vec<_> {
+        variants.iter().map(|one| one.head.part.map(|part| part.range())).collect()
+    };
+    let expected = vec![Some(0..50), Some(100..110), None];
+    assert_eq!(spans(&lookup(&store, "/p").await.unwrap()), expected);
+    store.close().await;
+    drop(store);
+    let store = open(dir.path()).await;
+    let variants = lookup(&store, "/p").await.unwrap();
+    assert_eq!(spans(&variants), expected);
+
+    store.remove_response(&variants[0]);
+    assert_eq!(spans(&lookup(&store, "/p").await.unwrap()), expected[1..], "the others stay");
+    store.remove_response(&variants[0]);
+    assert_eq!(spans(&lookup(&store, "/p").await.unwrap()), expected[1..]);
 }
 
 /// RFC 9111 §4.3.4: the stored response gets new fields, the body stays.

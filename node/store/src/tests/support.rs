@@ -59,6 +59,7 @@ pub(super) fn head(path: &str, fetched_at: Position) -> ResponseHead {
         key: key(path),
         scope: Scope { site: "shop".into(), authority: "a.example".into(), path: path.into(), query: None },
         status: StatusCode::OK,
+        part: None,
         meta: meta(&headers),
         headers,
         nominated: Nominated::of(&HeaderMap::new(), &HeaderMap::new()).unwrap(),
