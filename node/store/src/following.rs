@@ -42,6 +42,8 @@ struct State {
     is_passing: bool,
     end: Option<End>,
     readers: Vec<Option<Slot>>,
+    /// The body's length when its last reader left.
+    unread_from: u64,
     filler: Option<Waker>,
 }
 
@@ -106,6 +108,14 @@ impl State {
                 filler.wake();
             }
         }
+    }
+
+    fn abort(&mut self) {
+        self.end = Some(End::Aborted);
+        self.held.clear();
+        // Its segment is removed, but takes space as long as somebody holds the file open.
+        self.place = None;
+        self.wake_readers();
     }
 }
 
@@ -198,6 +208,9 @@ impl Following {
         if let Some(slot) = state.readers.get_mut(slot) {
             *slot = None;
         }
+        if state.readers.iter().all(Option::is_none) {
+            state.unread_from = state.total;
+        }
         state.moved();
     }
 
@@ -243,6 +256,21 @@ impl Following {
         state.trim();
     }
 
+    /// Aborts if nobody reads and too much is to come: more than `limit` bytes are missing, or, of a body whose length is
+    /// not announced, more than that have come since its last reader left. Nobody can join between the two.
+    pub(crate) fn abort_unread(&self, limit: u64) -> bool {
+        let mut state = self.state.lock();
+        let bytes = match self.expected {
+            Some(expected) => expected.saturating_sub(state.total),
+            None => state.total - state.unread_from,
+        };
+        if bytes <= limit || state.readers.iter().any(Option::is_some) {
+            return false;
+        }
+        state.abort();
+        true
+    }
+
     /// Ready when the slowest reader is near enough, or nobody reads.
     pub(crate) fn poll_paced(&self, cx: &Context<'_>) -> Poll<Result<(), FillError>> {
         let mut state = self.state.lock();
@@ -261,9 +289,6 @@ impl Following {
     }
 
     pub(crate) fn abort(&self) {
-        let mut state = self.state.lock();
-        state.end = Some(End::Aborted);
-        state.held.clear();
-        state.wake_readers();
+        self.state.lock().abort();
     }
 }

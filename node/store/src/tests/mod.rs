@@ -7,3 +7,4 @@ mod damage;
 mod fills;
 mod purges;
 mod support;
+mod unread;
