@@ -5,7 +5,7 @@
 //! by the slowest.
 //!
 //! Always true:
-//! - Every reader that joined gets the whole body, or an error; never a shortened one without an error.
+//! - Every reader that joined gets the whole body, or its whole range, or an error; never less without an error.
 //! - A fill holds about `2 * FILL_WINDOW_BYTES` in memory, or a body that is collected, whatever the body's length.
 //! - A fill that is dropped or ends early leaves nothing on disk and tells its readers.
 //! - A fill that nobody reads ends when more than `finish_unread` bytes are to come, unless it runs in the background.
