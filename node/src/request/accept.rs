@@ -40,6 +40,8 @@ pub struct Inbound {
     pub version: Version,
     /// The client's end of the connection.
     pub client: SocketAddr,
+    /// The connection it came on.
+    pub connection: Arc<ConnectionInfo>,
     /// Content follows, or may follow.
     pub has_content: bool,
     /// Bytes of content that have been read; counted where there is content.
@@ -52,7 +54,7 @@ pub struct Inbound {
 
 impl Inbound {
     /// Takes a request apart; nothing is checked yet, and the authority is still empty.
-    pub fn new(request: Request<Incoming>, connection: &ConnectionInfo) -> (Self, Incoming) {
+    pub fn new(request: Request<Incoming>, connection: Arc<ConnectionInfo>) -> (Self, Incoming) {
         let (mut parts, content) = request.into_parts();
         join_cookies(&mut parts.headers, parts.version);
         let inbound = Self {
@@ -66,6 +68,7 @@ impl Inbound {
             headers: parts.headers,
             version: parts.version,
             client: connection.peer,
+            connection,
             on_upgrade: parts.extensions.remove::<OnUpgrade>(),
             has_content: !content.is_end_stream(),
             content_count: (!content.is_end_stream()).then(Arc::default),

@@ -17,6 +17,7 @@ pub mod exchange;
 pub mod fill;
 pub mod forward;
 mod head;
+mod interim;
 mod invalidate;
 pub mod key;
 pub mod lookup;
@@ -99,7 +100,7 @@ enum Need {
 
 impl Handler for Arc<Cache> {
     async fn handle(&self, request: Request<Incoming>, connection: Arc<ConnectionInfo>) -> Response<ResponseBody> {
-        Cache::handle(self, request, &connection).await
+        Cache::handle(self, request, connection).await
     }
 }
 
@@ -108,7 +109,7 @@ impl Cache {
     pub async fn handle(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        connection: &ConnectionInfo,
+        connection: Arc<ConnectionInfo>,
     ) -> Response<ResponseBody> {
         let mut exchange = Exchange::begin(self.clock.now());
         let (mut inbound, content) = Inbound::new(request, connection);
@@ -207,7 +208,8 @@ impl Cache {
         }
         let target = forward::target(inbound)?;
         let content = content::forwarded(inbound, content, self.snapshot.load().config.listen.body_idle_timeout);
-        let request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), content)?;
+        let mut request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), content)?;
+        interim::relay(&self.telemetry, route, inbound, &mut request);
         let began = Instant::now();
         let forwarded = if brim_semantics::is_safe(&inbound.method) {
             route.origin.send(request).await
@@ -354,7 +356,9 @@ impl Cache {
             return Ok(Answer::Stored(stored));
         }
         let began = Instant::now();
-        let report = self.prepare_fetch(route, key, inbound, need.stored(), permit, exchange)?.start().await;
+        let mut fetch = self.prepare_fetch(route, key, inbound, need.stored(), permit, exchange)?;
+        interim::relay(&self.telemetry, route, inbound, &mut fetch.request);
+        let report = fetch.start().await;
         let FetchReport { filled, status, endpoint } = report.map_err(|_task_died| RequestError::Internal)?;
         exchange.times.forward = began.elapsed();
         exchange.forward_status = status;
@@ -439,7 +443,8 @@ impl Cache {
         reason: &'static str,
         exchange: &mut Exchange,
     ) -> Result<Answer, RequestError> {
-        let request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), ForwardBody::empty())?;
+        let mut request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), ForwardBody::empty())?;
+        interim::relay(&self.telemetry, route, inbound, &mut request);
         let (began, sent) = (Instant::now(), head::Sent::now(self));
         match route.origin.send(request).await {
             Ok(forwarded) => {

@@ -27,7 +27,7 @@ use crate::origin::OriginBody;
 use crate::telemetry::Outcome;
 
 /// The fields that carry surrogate keys (RFC 9875 for the second).
-const SURROGATE_FIELDS: [HeaderName; 2] =
+pub(super) const SURROGATE_FIELDS: [HeaderName; 2] =
     [HeaderName::from_static("surrogate-key"), HeaderName::from_static("cache-groups")];
 
 /// Where a response comes from.
