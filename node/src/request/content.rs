@@ -21,9 +21,11 @@ use crate::origin::ForwardBody;
 
 /// The content of `inbound` as the origin gets it.
 pub(super) fn forwarded(inbound: &Inbound, content: Incoming, idle_max: Duration) -> ForwardBody {
-    match &inbound.content_count {
-        Some(count) => ForwardBody::streamed(InboundContent { content, count: count.clone(), idle: None, idle_max }),
-        None => ForwardBody::empty(),
+    let Some(count) = &inbound.content_count else { return ForwardBody::empty() };
+    let body = ForwardBody::streamed(InboundContent { content, count: count.clone(), idle: None, idle_max });
+    match &inbound.expectation {
+        Some(expectation) => body.held_by(expectation),
+        None => body,
     }
 }
 

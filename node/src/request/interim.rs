@@ -4,7 +4,7 @@
 //! - Only a forward that a client waits for is given a [`relay`]: who waits for another's fetch gets none, and a validation
 //!   behind a response sends none.
 //! - Nothing of them is stored or looked at: the final response alone decides.
-//! - 100 is about the content of this node's own request and ends here; 101 is a final response (`upgrade`).
+//! - 100 is about the content of this node's own request: it sets the content of a client that waits for one free and ends here. 101 is a final response (`upgrade`).
 //!
 //! Not here: the bounds, and how they are written between the responses of a connection (`listen::interim`).
 
@@ -21,18 +21,17 @@ use crate::telemetry::{Family, Telemetry};
 
 /// Lets `request` send on to the client of `inbound` what comes before the final response. An origin that is spoken to over HTTP/2
 /// sends nothing on: hyper's client drops its interim responses.
-pub(super) fn relay(
-    telemetry: &Arc<Telemetry>,
-    route: &Route,
-    inbound: &Inbound,
-    request: &mut Request<ForwardBody>,
-) {
+pub(super) fn relay(telemetry: &Arc<Telemetry>, route: &Route, inbound: &Inbound, request: &mut Request<ForwardBody>) {
     let Some(client) = inbound.connection.interim(inbound.version) else { return };
     let telemetry = telemetry.clone();
+    let expectation = inbound.expectation.clone();
     let takes_surrogate_keys = route.config.surrogate_keys_to_client;
     hyper::ext::on_informational(request, move |response| {
         let status = response.status();
         if status == StatusCode::CONTINUE {
+            if let Some(expectation) = &expectation {
+                expectation.meet();
+            }
             return;
         }
         let fields = fields(response.headers(), response.version(), takes_surrogate_keys);
