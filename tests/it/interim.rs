@@ -112,6 +112,22 @@ async fn what_is_passed_on_has_its_interim_responses() {
     }
 }
 
+/// The client waits for this validation, so the hints are its own.
+#[tokio::test]
+async fn a_validation_that_the_client_waits_for_has_its_interim_responses() {
+    let validated = format!("{HINTS}HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\n\r\n");
+    let first = with_cache_control("no-cache\r\netag: \"1\"", "v1");
+    let origin = RawOrigin::answering([RawReply::bytes(first), RawReply::bytes(validated)]).await;
+    let node = node(&origin).await;
+    let mut client = RawConnection::open(node.http_address()).await;
+    client.send(get("/a")).await;
+    assert_eq!(statuses(&client.read_until("v1").await), ["200"]);
+    client.send(get("/a")).await;
+    let read = client.read_until("v1").await;
+    assert!(read.starts_with(HINTS_SENT), "{read}");
+    assert_eq!(statuses(&read), ["103", "200"], "{read}");
+}
+
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order_each_with_its_own() {
     let gate = Gate::new();

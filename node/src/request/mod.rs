@@ -31,8 +31,8 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use brim_semantics::{CacheKey, ForwardReason, PurgeState, Reuse, StoredMeta, Why};
 use brim_store::{Store, StoredResponse};
-use http::header::{AUTHORIZATION, CONNECTION};
-use http::{HeaderValue, Method, Request, Response};
+use http::header::AUTHORIZATION;
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
 use self::accept::Inbound;
@@ -113,17 +113,10 @@ impl Cache {
     ) -> Response<ResponseBody> {
         let mut exchange = Exchange::begin(self.clock.now());
         let (mut inbound, content) = Inbound::new(request, connection);
-        let answered = self.answer(&mut inbound, content, &mut exchange).await;
-        let closes = inbound.expectation.as_ref().is_some_and(|expectation| !expectation.is_met());
-        let mut response = match answered {
+        match self.answer(&mut inbound, content, &mut exchange).await {
             Ok(answer) => respond::to_client(self, inbound, answer, exchange),
             Err(error) => respond::refuse(self, inbound, &error, exchange),
-        };
-        if closes {
-            // RFC 9110 §10.1.1: the content was not asked for, so whether it comes all the same nobody knows.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        response
     }
 
     async fn answer(
