@@ -25,8 +25,9 @@ pub struct Expectation {
 }
 
 impl Expectation {
-    /// The endpoint wants the content, or cannot say so.
+    /// The content is wanted: the endpoint has said so or cannot say so, or this node reads it itself.
     pub fn meet(&self) {
+        self.is_met.store(true, Ordering::Relaxed);
         self.wanted.notify_one();
     }
 
