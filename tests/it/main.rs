@@ -1,7 +1,9 @@
 //! The integration tests: one binary, one module for each part of the node's behaviour.
 
 mod caching;
+mod expecting;
 mod harness;
+mod interim;
 mod methods;
 mod operating;
 mod partial;

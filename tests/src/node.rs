@@ -42,12 +42,17 @@ impl TestNode {
     /// A configuration: lines for the one route, and tables of their own after it.
     #[must_use]
     pub fn config(origin: &FakeOrigin, route: &str, tables: &str) -> String {
+        Self::config_for(&origin.url(), route, tables)
+    }
+
+    /// The same for the URL of an origin.
+    #[must_use]
+    pub fn config_for(origin: &str, route: &str, tables: &str) -> String {
         format!(
             "[listen]\nhttp = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\nthreads = 2\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n\
-             [origins.test]\nendpoints = [\"{}\"]\n\
-             [[sites]]\nname = \"test\"\nhosts = [\"*\"]\n[[sites.routes]]\npath = \"/\"\norigin = \"test\"\n{route}\n{tables}\n",
-            origin.url()
+             [origins.test]\nendpoints = [\"{origin}\"]\n\
+             [[sites]]\nname = \"test\"\nhosts = [\"*\"]\n[[sites.routes]]\npath = \"/\"\norigin = \"test\"\n{route}\n{tables}\n"
         )
     }
 
@@ -125,6 +130,12 @@ impl TestNode {
     #[must_use]
     pub fn http_address(&self) -> std::net::SocketAddr {
         self.node().http()[0]
+    }
+
+    /// Where it listens for TLS.
+    #[must_use]
+    pub fn https_address(&self) -> std::net::SocketAddr {
+        self.node().https()[0]
     }
 
     /// A GET over plaintext HTTP/1.1.

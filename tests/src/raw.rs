@@ -4,25 +4,47 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
+use crate::certificates::Trust;
+use crate::gate::Gate;
 use crate::wait::within;
 
 /// Longer heads are cut off: no test of a raw server sends one.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// A connection on which a test writes and reads bytes.
-#[derive(Debug)]
-pub struct RawConnection(TcpStream);
+pub struct RawConnection(Box<dyn Stream>);
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+impl std::fmt::Debug for RawConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("RawConnection").finish_non_exhaustive()
+    }
+}
 
 impl RawConnection {
     /// Connects.
     pub async fn open(addr: SocketAddr) -> Self {
         let stream = within("a raw connection", TcpStream::connect(addr)).await;
-        Self(stream.unwrap_or_else(|error| panic!("connect to {addr}: {error}")))
+        Self(Box::new(stream.unwrap_or_else(|error| panic!("connect to {addr}: {error}"))))
+    }
+
+    /// Connects over TLS, for HTTP/1.1.
+    pub async fn open_tls(addr: SocketAddr, trust: Trust, server_name: &str) -> Self {
+        let connector = TlsConnector::from(trust.client_config(b"http/1.1", rustls::ALL_VERSIONS));
+        let name = ServerName::try_from(server_name.to_owned()).expect("the test names a good server name");
+        let connect = async { connector.connect(name, TcpStream::connect(addr).await?).await };
+        let stream = within("a raw connection over TLS", connect).await;
+        Self(Box::new(stream.unwrap_or_else(|error| panic!("connect to {addr}: {error}"))))
     }
 
     /// Writes the bytes; a peer that has closed already is no failure, for it may have answered before.
@@ -53,7 +75,7 @@ impl RawConnection {
     }
 }
 
-async fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+async fn read_until(stream: &mut (impl AsyncRead + Unpin), end: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < HEAD_BYTES_MAX && !bytes.windows(end.len()).any(|window| window == end) {
         match stream.read_u8().await {
@@ -67,8 +89,16 @@ async fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
 /// What a raw origin answers to one request.
 #[derive(Debug, Clone)]
 pub struct RawReply {
-    bytes: Vec<u8>,
+    steps: Vec<Step>,
     after: After,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write(Vec<u8>),
+    Wait(Gate),
+    /// Reads until these bytes have come.
+    Read(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +111,28 @@ impl RawReply {
     /// These bytes; the connection stays open for the next request.
     #[must_use]
     pub fn bytes(bytes: impl AsRef<[u8]>) -> Self {
-        Self { bytes: bytes.as_ref().to_vec(), after: After::KeepOpen }
+        Self { steps: vec![Step::Write(bytes.as_ref().to_vec())], after: After::KeepOpen }
+    }
+
+    /// Further bytes.
+    #[must_use]
+    pub fn then(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.steps.push(Step::Write(bytes.as_ref().to_vec()));
+        self
+    }
+
+    /// Holds what follows until the test opens the gate.
+    #[must_use]
+    pub fn then_wait(mut self, gate: &Gate) -> Self {
+        self.steps.push(Step::Wait(gate.clone()));
+        self
+    }
+
+    /// Reads content of the request until it ends so.
+    #[must_use]
+    pub fn then_read(mut self, end: &str) -> Self {
+        self.steps.push(Step::Read(end.to_owned()));
+        self
     }
 
     /// Closes the connection after them.
@@ -166,7 +217,22 @@ async fn answer(
         };
         count.send_replace(number);
         let Some(reply) = replies.get(number - 1).or(replies.last()) else { return };
-        if stream.write_all(&reply.bytes).await.is_err() || reply.after == After::Close {
+        for step in &reply.steps {
+            match step {
+                Step::Write(bytes) => {
+                    if stream.write_all(bytes).await.is_err() {
+                        return;
+                    }
+                }
+                Step::Wait(gate) => gate.opened().await,
+                Step::Read(end) => {
+                    if !read_until(&mut stream, end.as_bytes()).await.ends_with(end.as_bytes()) {
+                        return;
+                    }
+                }
+            }
+        }
+        if reply.after == After::Close {
             return;
         }
     }

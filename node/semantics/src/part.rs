@@ -206,7 +206,7 @@ mod tests {
         assert!(same(&[("etag", "\"a\"")], &[("etag", "\"a\"")]));
         assert!(!same(&[("etag", "\"a\"")], &[("etag", "\"b\"")]));
         assert!(!same(&[("etag", "W/\"a\"")], &[("etag", "W/\"a\"")]));
-        assert!(!same(vec![], &[]));
+        assert!(!same(&[], &[]));
         assert!(same(&[("last-modified", modified), ("date", date)], &[("last-modified", modified), ("date", date)]));
         assert!(!same(
             &[("last-modified", modified), ("date", modified)],
@@ -233,7 +233,7 @@ mod tests {
             (one(12, 14), Missing::Much),
         ];
         for (parts, expected) in cases {
-            assert_eq!(missing(parts.iter().cloned(), &wanted), expected, "{parts:?}");
+            assert_eq!(missing(parts.clone(), &wanted), expected, "{parts:?}");
         }
     }
 

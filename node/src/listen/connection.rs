@@ -30,6 +30,7 @@ use super::counters::{OpenConnection, count};
 use super::deferred_flush::{EndOfTurn, deferred_flush};
 use super::frame_budget::PREFACE;
 use super::info::{ConnectionInfo, CountedBody, InFlight, Protocol, TlsInfo};
+use super::interim::WithInterim;
 use super::tls::tls_info;
 use super::watch::{Reason, Verdict, Watch, Watched};
 use super::{Drain, Handler, ListenContext};
@@ -155,6 +156,7 @@ where
     let stream = Watched::new(stream, read_ahead, info.clone(), place);
     match info.protocol {
         Protocol::Http1 => {
+            let stream = WithInterim::new(stream, info.clone());
             let connection = http1(&context).serve_connection(TokioIo::new(stream), service).with_upgrades();
             let driver = Driver { info: &info, context: &context, drain: &drain, turn: NothingGathered };
             driver.run(pin!(connection), |connection| connection.graceful_shutdown()).await;
@@ -185,6 +187,7 @@ fn service<H: Handler>(
             } else {
                 handler.handle(request, info).await
             };
+            in_flight.answered().await;
             Ok(response.map(|body| in_flight.responding(body)))
         }
     })

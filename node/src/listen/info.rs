@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::frame_budget::Earned;
+use super::interim::InterimQueue;
 use crate::body::{BoxError, ResponseBody};
 
 /// A client's connection. One for all its requests.
@@ -24,6 +25,7 @@ pub struct ConnectionInfo {
     /// What is spoken on it.
     pub protocol: Protocol,
     pub(super) activity: Activity,
+    pub(super) interim: InterimQueue,
 }
 
 /// What is spoken on a connection.
@@ -58,7 +60,7 @@ pub enum TlsVersion {
 impl ConnectionInfo {
     /// A connection on which nothing happened yet.
     pub fn new(peer: SocketAddr, local: SocketAddr, tls: Option<TlsInfo>, protocol: Protocol) -> Self {
-        Self { peer, local, tls, protocol, activity: Activity::default() }
+        Self { peer, local, tls, protocol, activity: Activity::default(), interim: InterimQueue::default() }
     }
 }
 
@@ -123,6 +125,11 @@ impl InFlight {
         activity.in_flight.fetch_add(1, Ordering::Relaxed);
         activity.waiting_for_us.fetch_add(1, Ordering::Relaxed);
         Self { connection: connection.clone(), is_waiting_for_us: true }
+    }
+
+    /// The handler has answered: nothing of it may follow but the response.
+    pub(super) async fn answered(&self) {
+        self.connection.interim.finish().await;
     }
 
     /// The handler has answered; `body` is on its way.

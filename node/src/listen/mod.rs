@@ -13,7 +13,7 @@
 //!
 //! Not here: what a request may be (`request::accept`), its answer (`request`), `Upgrade` and CONNECT (`request`).
 //!
-//! Limits that are not configured: [`frame_budget`], [`deferred_flush`], [`connection`].
+//! Limits that are not configured: [`frame_budget`], [`deferred_flush`], [`interim`], [`connection`].
 
 mod accept;
 mod bind;
@@ -24,6 +24,7 @@ pub mod deferred_flush;
 mod drain;
 pub mod frame_budget;
 mod info;
+pub mod interim;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -43,6 +44,7 @@ pub use self::certificates::{CertificateError, CertificateSummary};
 pub use self::counters::ListenCounters;
 pub use self::drain::Drain;
 pub use self::info::{ConnectionInfo, Protocol, TlsInfo, TlsVersion};
+pub use self::interim::{Interim, InterimDropped};
 pub use self::tls::{Tls, TlsError};
 
 /// What answers requests. The future is dropped when its client goes away.

@@ -21,12 +21,15 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::endpoint::Endpoint;
 use super::error::{BodyError, BoxError};
+use super::expectation::Expectation;
 use super::pool::{Http1Lease, Http2Lease};
 
 /// The content of a forward request.
 #[derive(Debug)]
 pub struct ForwardBody {
     content: Content,
+    /// The content's client waits for 100, and this for the endpoint's.
+    held: Option<Held>,
     progress: Option<Arc<UploadProgress>>,
 }
 
@@ -37,10 +40,21 @@ enum Content {
     Streamed(UnsyncBoxBody<Bytes, BoxError>),
 }
 
+struct Held {
+    expectation: Arc<Expectation>,
+    met: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Held").field(&self.expectation).finish()
+    }
+}
+
 impl ForwardBody {
     /// No content: what most requests have. Costs no allocation, and may be sent again.
     pub fn empty() -> Self {
-        Self { content: Content::Empty, progress: None }
+        Self { content: Content::Empty, held: None, progress: None }
     }
 
     /// Content that comes as it comes, and once only. One that has ended already is [`Self::empty`].
@@ -52,7 +66,22 @@ impl ForwardBody {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self { content: Content::Streamed(body.map_err(Into::into).boxed_unsync()), progress: None }
+        Self { content: Content::Streamed(body.map_err(Into::into).boxed_unsync()), held: None, progress: None }
+    }
+
+    /// The same content, of which nothing is read until the endpoint wants it ([`Expectation`]).
+    #[must_use]
+    pub fn held_by(mut self, expectation: &Arc<Expectation>) -> Self {
+        let (expectation, met) = (expectation.clone(), Box::pin(expectation.clone().met()));
+        self.held = Some(Held { expectation, met });
+        self
+    }
+
+    /// Reads the content without waiting for the endpoint's 100.
+    pub(super) fn release(&self) {
+        if let Some(held) = &self.held {
+            held.expectation.meet();
+        }
     }
 
     /// Content in memory. May be sent again.
@@ -60,7 +89,7 @@ impl ForwardBody {
         if content.is_empty() {
             return Self::empty();
         }
-        Self { content: Content::Full(content), progress: None }
+        Self { content: Content::Full(content), held: None, progress: None }
     }
 
     /// The same content once more, unless it comes once only.
@@ -93,6 +122,10 @@ impl Body for ForwardBody {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(held) = &mut self.held {
+            ready!(held.met.as_mut().poll(cx));
+            self.held = None;
+        }
         let body = match &mut self.content {
             Content::Empty => return Poll::Ready(None),
             Content::Full(content) => {

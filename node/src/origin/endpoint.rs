@@ -237,7 +237,10 @@ impl Endpoint {
     ) -> Result<ForwardedResponse, Failed> {
         let ready = match &lease {
             Lease::Http1(_) => self.target.make_http1(&mut request),
-            Lease::Http2(_) => self.target.make_http2(&mut request),
+            Lease::Http2(_) => {
+                request.body().release();
+                self.target.make_http2(&mut request)
+            }
         };
         if let Err(reason) = ready {
             let error = ForwardError::Unsendable { endpoint: self.name(), reason };

@@ -9,8 +9,8 @@
 //!   have been sent. Any other failure ends the request.
 //! - Connections, waiting requests, heads, waits and content windows are bounded; a bound that is reached is a [`ForwardError`].
 //! - Closing and reaping take nothing from a request that is under way.
-//! - Informational responses (1xx) are dropped by hyper, except 101: passed with hyper's `OnUpgrade` if the request had `Upgrade`
-//!   (its socket counts until the tunnel ends), an error otherwise.
+//! - Interim responses (1xx) go to the request's `hyper::ext::on_informational`, over HTTP/1.1; over HTTP/2 hyper drops them. 101 is
+//!   passed with hyper's `OnUpgrade` if the request had `Upgrade` (its socket counts until the tunnel ends), an error otherwise.
 //!
 //! Not here: what may be forwarded and stored (`request`, `semantics`); the caller has removed the hop-by-hop fields.
 
@@ -19,6 +19,7 @@ mod body;
 mod connect;
 mod endpoint;
 mod error;
+mod expectation;
 mod pool;
 mod socket;
 mod stats;
@@ -40,6 +41,7 @@ pub use body::{ForwardBody, OriginBody};
 pub use connect::ADDRESSES_MAX;
 pub use endpoint::{Endpoint, EndpointSnapshot, HEAD_BYTES_MAX, HEADER_COUNT_MAX};
 pub use error::{BodyError, BoxError, ErrorKind, ForwardError, OriginsError, RETRY_AFTER};
+pub use expectation::{CONTINUE_WAIT_MAX, Expectation};
 pub use pool::{PoolCounts, STREAMS_MAX};
 pub use stats::{EndpointCounts, WAIT_BUCKETS_MS};
 pub use tls::TLS_SESSIONS_MAX;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use brim_semantics::RequestDirectives;
 use bytes::Bytes;
-use http::header::{CONNECTION, COOKIE, HOST, UPGRADE};
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -19,6 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use super::error::{BadRequest, RequestError};
 use crate::config::UpgradePolicy;
 use crate::listen::ConnectionInfo;
+use crate::origin::Expectation;
 
 /// A request as the stages see it.
 #[derive(Debug)]
@@ -41,12 +42,16 @@ pub struct Inbound {
     pub version: Version,
     /// The client's end of the connection.
     pub client: SocketAddr,
+    /// The connection it came on.
+    pub connection: Arc<ConnectionInfo>,
     /// Content follows, or may follow.
     pub has_content: bool,
     /// The content of a QUERY, once it was read for its key.
     pub query_content: Option<Bytes>,
     /// Bytes of content that have been read; counted where there is content.
     pub content_count: Option<Arc<AtomicU64>>,
+    /// Where there is content that the client sends when it is asked for it.
+    pub expectation: Option<Arc<Expectation>>,
     /// It asks for another protocol (RFC 9110 §7.8).
     pub is_upgrade: bool,
     /// The client's end of the tunnel that it may become.
@@ -55,9 +60,11 @@ pub struct Inbound {
 
 impl Inbound {
     /// Takes a request apart; nothing is checked yet, and the authority is still empty.
-    pub fn new(request: Request<Incoming>, connection: &ConnectionInfo) -> (Self, Incoming) {
+    pub fn new(request: Request<Incoming>, connection: Arc<ConnectionInfo>) -> (Self, Incoming) {
         let (mut parts, content) = request.into_parts();
+        let has_content = !content.is_end_stream();
         join_cookies(&mut parts.headers, parts.version);
+        let expectation = (has_content && expects_continue(&parts.headers, parts.version)).then(Arc::default);
         let inbound = Self {
             method: parts.method,
             scheme: if connection.tls.is_some() { "https" } else { "http" },
@@ -69,10 +76,12 @@ impl Inbound {
             headers: parts.headers,
             version: parts.version,
             client: connection.peer,
+            connection,
             on_upgrade: parts.extensions.remove::<OnUpgrade>(),
             query_content: None,
-            has_content: !content.is_end_stream(),
-            content_count: (!content.is_end_stream()).then(Arc::default),
+            has_content,
+            content_count: has_content.then(Arc::default),
+            expectation,
         };
         (inbound, content)
     }
@@ -185,6 +194,17 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
                 protocols.split(',').any(|protocol| !protocol.trim().eq_ignore_ascii_case("h2c"))
             })
         })
+}
+
+/// True if the client waits for 100 and will get it: from hyper's server, which knows it for HTTP/1.1 alone and looks at the
+/// last line.
+fn expects_continue(headers: &HeaderMap, version: Version) -> bool {
+    version == Version::HTTP_11
+        && headers
+            .get_all(EXPECT)
+            .iter()
+            .next_back()
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ pub(super) async fn read(
     if !is_query {
         return Ok(content);
     }
+    if let Some(expectation) = &inbound.expectation {
+        expectation.meet();
+    }
     let mut start = BytesMut::new();
     while let Some(frame) = content.frame().await {
         let Ok(data) = frame.map_err(|_| BadRequest::Content)?.into_data() else { continue };
@@ -78,9 +81,11 @@ impl Body for Resumed {
 }
 
 fn forwarded(inbound: &Inbound, content: Incoming, idle_max: Duration) -> ForwardBody {
-    match &inbound.content_count {
-        Some(count) => ForwardBody::streamed(InboundContent { content, count: count.clone(), idle: None, idle_max }),
-        None => ForwardBody::empty(),
+    let Some(count) = &inbound.content_count else { return ForwardBody::empty() };
+    let body = ForwardBody::streamed(InboundContent { content, count: count.clone(), idle: None, idle_max });
+    match &inbound.expectation {
+        Some(expectation) => body.held_by(expectation),
+        None => body,
     }
 }
 

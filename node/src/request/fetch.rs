@@ -26,7 +26,7 @@ use super::lookup::{self, Lookup};
 use super::need::{Errand, Held, Need};
 use super::partial::Ask;
 use super::respond::Answer;
-use super::{Cache, head};
+use super::{Cache, head, interim};
 use crate::origin::{ForwardBody, ForwardError};
 use crate::route::Route;
 
@@ -128,7 +128,9 @@ impl Cache {
             return Ok(held.into_answer());
         }
         let began = Instant::now();
-        let report = self.prepare_fetch(route, key, inbound, &errand, permit, exchange)?.start().await;
+        let mut fetch = self.prepare_fetch(route, key, inbound, &errand, permit, exchange)?;
+        interim::relay(&self.telemetry, route, inbound, &mut fetch.request);
+        let report = fetch.start().await;
         let FetchReport { filled, status, endpoint } = report.map_err(|_task_died| RequestError::Internal)?;
         exchange.times.forward = began.elapsed();
         exchange.forward_status = status;
@@ -240,7 +242,8 @@ impl Cache {
         exchange: &mut Exchange,
     ) -> Result<Answer, RequestError> {
         let content = inbound.query_content.clone().map_or_else(ForwardBody::empty, ForwardBody::full);
-        let request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), content)?;
+        let mut request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), content)?;
+        interim::relay(&self.telemetry, route, inbound, &mut request);
         let (began, sent) = (Instant::now(), head::Sent::now(self));
         match route.origin.send(request).await {
             Ok(forwarded) => {

@@ -56,7 +56,13 @@ pub fn request(
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     let method = match purpose {
-        Purpose::Pass => inbound.method.clone(),
+        Purpose::Pass => {
+            // RFC 9110 §10.1.1: not without content, and HTTP/1.0 does not know it.
+            if !inbound.has_content || inbound.version < Version::HTTP_11 {
+                headers.remove(EXPECT);
+            }
+            inbound.method.clone()
+        }
         Purpose::Upgrade => {
             remove_content_fields(&mut headers);
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

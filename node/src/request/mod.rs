@@ -20,6 +20,7 @@ mod fetch;
 mod fill;
 pub mod forward;
 mod head;
+mod interim;
 mod invalidate;
 pub mod key;
 pub mod lookup;
@@ -90,7 +91,7 @@ pub struct Cache {
 
 impl Handler for Arc<Cache> {
     async fn handle(&self, request: Request<Incoming>, connection: Arc<ConnectionInfo>) -> Response<ResponseBody> {
-        Cache::handle(self, request, &connection).await
+        Cache::handle(self, request, connection).await
     }
 }
 
@@ -99,7 +100,7 @@ impl Cache {
     pub async fn handle(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        connection: &ConnectionInfo,
+        connection: Arc<ConnectionInfo>,
     ) -> Response<ResponseBody> {
         let mut exchange = Exchange::begin(self.clock.now());
         let (mut inbound, content) = Inbound::new(request, connection);
@@ -200,7 +201,8 @@ impl Cache {
             exchange.explain(why.as_detail());
         }
         let target = forward::target(inbound)?;
-        let request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), content)?;
+        let mut request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), content)?;
+        interim::relay(&self.telemetry, route, inbound, &mut request);
         let began = Instant::now();
         let is_safe = brim_semantics::is_safe(&inbound.method);
         let (forwarded, written) = if is_safe {

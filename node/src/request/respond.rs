@@ -13,7 +13,9 @@ use std::time::SystemTime;
 
 use brim_semantics::{CacheStatus, Precondition, RangeDecision};
 use brim_store::{ResponseHead, StoredResponse};
-use http::header::{AGE, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, MAX_FORWARDS, RETRY_AFTER};
+use http::header::{
+    AGE, ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, MAX_FORWARDS, RETRY_AFTER,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
 use super::Cache;
@@ -29,7 +31,7 @@ use crate::origin::OriginBody;
 use crate::telemetry::Outcome;
 
 /// The fields that carry surrogate keys (RFC 9875 for the second).
-const SURROGATE_FIELDS: [HeaderName; 2] =
+pub(super) const SURROGATE_FIELDS: [HeaderName; 2] =
     [HeaderName::from_static("surrogate-key"), HeaderName::from_static("cache-groups")];
 
 /// Where a response comes from.
@@ -89,7 +91,7 @@ pub(super) fn to_client(cache: &Cache, inbound: Inbound, answer: Answer, exchang
         }
     }
     cache_status(&exchange).append_to(headers);
-    record::attach(cache, inbound, exchange, response)
+    leave(cache, inbound, exchange, response)
 }
 
 fn answered(inbound: &Inbound, answer: Answer, now: SystemTime) -> Response<ResponseBody> {
@@ -130,6 +132,20 @@ pub(super) fn refuse(
     cache_status(&exchange).append_to(response.headers_mut());
     if inbound.method == Method::HEAD {
         *response.body_mut() = ResponseBody::Empty;
+    }
+    leave(cache, inbound, exchange, response)
+}
+
+/// The last that is done to any response.
+fn leave(
+    cache: &Cache,
+    inbound: Inbound,
+    exchange: Exchange,
+    mut response: Response<ResponseBody>,
+) -> Response<ResponseBody> {
+    if inbound.expectation.as_ref().is_some_and(|expectation| !expectation.is_met()) {
+        // RFC 9110 §10.1.1: the content was not asked for, so whether it comes all the same nobody knows.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     record::attach(cache, inbound, exchange, response)
 }

@@ -80,6 +80,7 @@ families! {
     RequestDuration = Histogram "brim_request_duration_seconds" ["outcome"] "From the head of a request to the end of its response.";
     CacheHits = Counter "brim_cache_hits_total" ["site"] "Requests answered from the store without asking the origin.";
     Forwards = Counter "brim_forwards_total" ["reason"] "Requests that went to the origin, or waited for one that did, by the reason of RFC 9211.";
+    InterimResponses = Counter "brim_interim_responses_total" ["outcome"] "Interim responses (1xx) of origins, relayed to the client or dropped: too many, too long, or too late.";
     ForwardDuration = Histogram "brim_forward_duration_seconds" [] "From the start of a forward to the head of the origin's response.";
     ResponsesStored = Counter "brim_responses_stored_total" [] "Responses that were stored, or freshened what is stored.";
     BytesSent = Counter "brim_sent_bytes_total" ["site"] "Bytes of content sent to clients.";
