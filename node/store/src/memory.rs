@@ -96,7 +96,10 @@ impl Memory {
         if let Some(known) = &known {
             all = known.complete;
             let others = known.iter().filter(|one| one.variant != response.variant);
-            responses.extend(others.take(self.variants_max - 1).cloned());
+            responses.extend(others.cloned());
+            // The one that was stored first makes room, as in the catalogue.
+            responses.sort_by_key(|one| std::cmp::Reverse(one.serial));
+            responses.truncate(self.variants_max);
         }
         self.tier.insert(key, Variants::new(responses, all));
     }
