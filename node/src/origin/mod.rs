@@ -19,6 +19,7 @@ mod body;
 mod connect;
 mod endpoint;
 mod error;
+mod framing;
 mod pool;
 mod socket;
 mod stats;
@@ -76,7 +77,7 @@ pub struct OriginSnapshot {
 /// The head of an origin's response, its content still arriving, and where it comes from.
 #[derive(Debug)]
 pub struct ForwardedResponse {
-    /// As it came: nothing removed, nothing added.
+    /// As it came, but that at most one `Content-Length` is left, and none beside a transfer coding (RFC 9112 §6.3).
     pub response: Response<OriginBody>,
     /// Who answered.
     pub endpoint: Arc<Endpoint>,
@@ -181,7 +182,10 @@ impl Origin {
         let mut last = None;
         while let Some(place) = self.choose(&tried) {
             match self.endpoints[place].send(request).await {
-                Ok(forwarded) => return Ok(forwarded),
+                Ok(mut forwarded) => {
+                    framing::settle(forwarded.response.headers_mut());
+                    return Ok(forwarded);
+                }
                 Err(Failed { error, unsent: Some(unsent) }) if error.is_unreachable() => {
                     tracing::debug!(origin = self.name, error = error.as_detail(), endpoint = %self.endpoints[place].name(), "passed over");
                     request = *unsent;
