@@ -1,6 +1,8 @@
 //! The integration tests: one binary, one module for each part of the node's behaviour.
 
 mod caching;
+mod collapsing;
+mod framing;
 mod harness;
 mod operating;
 mod plugins;

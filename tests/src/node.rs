@@ -18,6 +18,7 @@ use crate::certificates::Trust;
 use crate::client::{Ask, Client};
 use crate::clock::FakeClock;
 use crate::fake_origin::FakeOrigin;
+use crate::wait::within;
 
 /// A running node.
 pub struct TestNode {
@@ -42,12 +43,17 @@ impl TestNode {
     /// A configuration: lines for the one route, and tables of their own after it.
     #[must_use]
     pub fn config(origin: &FakeOrigin, route: &str, tables: &str) -> String {
+        Self::config_for(&origin.url(), route, tables)
+    }
+
+    /// The same for the URL of an origin.
+    #[must_use]
+    pub fn config_for(origin: &str, route: &str, tables: &str) -> String {
         format!(
             "[listen]\nhttp = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\nthreads = 2\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n\
-             [origins.test]\nendpoints = [\"{}\"]\n\
-             [[sites]]\nname = \"test\"\nhosts = [\"*\"]\n[[sites.routes]]\npath = \"/\"\norigin = \"test\"\n{route}\n{tables}\n",
-            origin.url()
+             [origins.test]\nendpoints = [\"{origin}\"]\n\
+             [[sites]]\nname = \"test\"\nhosts = [\"*\"]\n[[sites.routes]]\npath = \"/\"\norigin = \"test\"\n{route}\n{tables}\n"
         )
     }
 
@@ -77,6 +83,17 @@ impl TestNode {
         if let Some(node) = self.node.take() {
             node.stop().await;
         }
+    }
+
+    /// Waits until nothing of the past requests goes on behind their answers: no fill, no validation, no write.
+    pub async fn settled(&self) {
+        within("the node's background tasks", self.node().cache().tasks.drained()).await;
+    }
+
+    /// How many requests wait for another one's fetch.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.node().cache().flights.waiters_count()
     }
 
     /// Its clock.
