@@ -2,10 +2,12 @@
 
 mod caching;
 mod collapsing;
+mod forwarding;
 mod framing;
 mod harness;
 mod operating;
 mod plugins;
 mod purging;
+mod rules;
 mod serving;
 mod storing;
