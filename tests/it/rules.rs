@@ -116,6 +116,24 @@ async fn of_several_that_match_the_newest_by_date_answers() {
     origin.assert_requests("/a", 2).await;
 }
 
+/// RFC 9111 §4.1: what a request had in fields that are nominated only now was not kept, so nobody else can be given the response.
+#[tokio::test]
+async fn a_304_that_nominates_other_fields_takes_the_response_out() {
+    let origin = FakeOrigin::start().await;
+    let first = ok("one").cache_control("max-age=10").etag("\"1\"").vary("x-one");
+    let update = not_modified().cache_control("max-age=60").etag("\"1\"").vary("x-one, x-two");
+    let last = ok("two").cache_control("max-age=60").vary("x-one, x-two");
+    origin.serve_each("/a", [first, update, last]);
+    let node = TestNode::in_front_of(&origin).await;
+    node.get("/a").await.assert_stored();
+    node.settled().await;
+    node.clock().advance(seconds(11));
+    let validated = node.get("/a").await;
+    validated.assert_content("one").assert_not_stored();
+    assert_eq!(validated.cache_status().detail.as_deref(), Some("vary-changed"));
+    node.get_with("/a", "x-two", "2").await.assert_content("two");
+}
+
 /// RFC 9213: of the configured fields the first valid one replaces `Cache-Control` and `Expires`, to both ends.
 #[tokio::test]
 async fn targeted_fields_count_in_the_order_of_the_configuration() {

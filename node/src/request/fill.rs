@@ -51,6 +51,8 @@ pub enum Declined {
     TooLarge,
     /// It carries more or longer surrogate keys than can be kept.
     SurrogateKeys,
+    /// A 304 nominates other fields than the stored response does.
+    VaryChanged,
 }
 
 impl Declined {
@@ -60,6 +62,7 @@ impl Declined {
             Self::Refused(refusal) => refusal.as_detail(),
             Self::TooLarge => "too-large",
             Self::SurrogateKeys => "surrogate-keys-overflow",
+            Self::VaryChanged => "vary-changed",
         }
     }
 
@@ -69,7 +72,7 @@ impl Declined {
             Self::Refused(refusal) => {
                 matches!(refusal, Refusal::RequestNoStore | Refusal::Authorization | Refusal::Method)
             }
-            Self::TooLarge | Self::SurrogateKeys => false,
+            Self::TooLarge | Self::SurrogateKeys | Self::VaryChanged => false,
         }
     }
 }
@@ -244,6 +247,10 @@ impl Fetch {
             times.response,
         );
         match freshened.storable {
+            Storable::Yes(_) if !nominates_the_same(&freshened.headers, stored) => {
+                self.cache.store.remove(&self.key);
+                Freshening::Forbidden(Declined::VaryChanged)
+            }
             Storable::Yes(meta) => {
                 Freshening::Kept(self.cache.store.freshen(stored, freshened.headers, meta, fetched_at))
             }
@@ -345,6 +352,12 @@ impl Fetch {
             Finished::NotStored(reason) => tracing::debug!(target = %self.target, ?reason, "response not stored"),
         }
     }
+}
+
+/// Whether updated fields still nominate what the stored ones do. If not, nobody knows which requests select the response: what
+/// its own request had in the fields that are nominated now was not kept (RFC 9111 §4.1).
+pub(super) fn nominates_the_same(updated: &HeaderMap, stored: &StoredResponse) -> bool {
+    Nominated::of(updated, &HeaderMap::new()).is_ok_and(|nominated| nominated.names().eq(stored.head.nominated.names()))
 }
 
 fn withheld(headers: &HeaderMap, directives: &ResponseDirectives) -> Withheld {

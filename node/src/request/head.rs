@@ -12,7 +12,7 @@ use brim_store::{Position, StoredResponse};
 use http::{Method, Response};
 
 use super::accept::Inbound;
-use super::{Cache, forward};
+use super::{Cache, fill, forward};
 use crate::origin::OriginBody;
 use crate::route::Route;
 
@@ -54,7 +54,9 @@ pub(super) fn update(
             let status = stored.head.status;
             let freshened =
                 brim_semantics::freshened(&facts, status, &stored.head.headers, headers, policy, sent.time, received);
-            if let Storable::Yes(meta) = freshened.storable {
+            if let Storable::Yes(meta) = freshened.storable
+                && fill::nominates_the_same(&freshened.headers, stored)
+            {
                 cache.store.freshen(stored, freshened.headers, meta, sent.position);
             }
         }
