@@ -143,6 +143,26 @@ impl Memory {
         changed()
     }
 
+    /// Removes those variants of a key that are `doomed`; the others stay. `changed` runs under the stripe's lock.
+    pub(crate) fn remove_some<R>(
+        &self,
+        key: KeyHash,
+        doomed: impl Fn(&Arc<StoredResponse>) -> bool,
+        changed: impl FnOnce() -> R,
+    ) -> R {
+        let mut stripe = self.stripe(key);
+        *stripe += 1;
+        if let Some(known) = self.tier.peek(&key).filter(|known| known.iter().any(&doomed)) {
+            let kept: Vec<_> = known.iter().filter(|one| !doomed(one)).cloned().collect();
+            if kept.is_empty() {
+                self.tier.remove(&key);
+            } else {
+                self.tier.insert(key, Variants::new(kept, known.complete));
+            }
+        }
+        changed()
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.tier.weight()
     }
