@@ -5,6 +5,7 @@ mod collapsing;
 mod forwarding;
 mod framing;
 mod harness;
+mod model;
 mod operating;
 mod plugins;
 mod purging;
