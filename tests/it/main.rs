@@ -1,13 +1,18 @@
 //! The integration tests: one binary, one module for each part of the node's behaviour.
 
 mod caching;
+mod collapsing;
 mod expecting;
+mod forwarding;
+mod framing;
 mod harness;
 mod interim;
 mod methods;
+mod model;
 mod operating;
 mod partial;
 mod plugins;
 mod purging;
+mod rules;
 mod serving;
 mod storing;

@@ -25,6 +25,12 @@ impl FakeClock {
         let added_ms = u64::try_from(time.as_millis()).expect("tests add less than an age of the universe");
         self.added_ms.fetch_add(added_ms, Ordering::SeqCst);
     }
+
+    /// Whole seconds since 1970, as a date in a field would have it.
+    #[must_use]
+    pub fn unix_seconds(&self) -> u64 {
+        self.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    }
 }
 
 impl Clock for FakeClock {

@@ -7,13 +7,12 @@
 //! - A script names a path, or a path with its query; the one with the query wins.
 
 use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
 use http::header::HOST;
@@ -393,11 +392,7 @@ where
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(
-    state: Arc<State>,
-    request: Request<Incoming>,
-    connection: u64,
-) -> Result<Response<SteppedBody>, Infallible> {
+async fn answer(state: Arc<State>, request: Request<Incoming>, connection: u64) -> io::Result<Response<SteppedBody>> {
     let (mut recorded, content) = record(request, connection);
     let place = state.add(recorded.clone());
     let mut content = Some(content);
@@ -412,6 +407,9 @@ async fn answer(
         state.read(place, content).await;
     }
     reply.hold().await;
+    if reply.drops_connection() {
+        return Err(io::Error::other("the script says so"));
+    }
     Ok(reply.into_response(&recorded))
 }
 

@@ -44,5 +44,5 @@ pub use listening::Listening;
 pub use node::TestNode;
 pub use process::{AdminAnswer, BrimProcess, DATA_DIR};
 pub use raw::{RawConnection, RawOrigin, RawReply};
-pub use reply::{Reply, not_modified, ok, status};
+pub use reply::{Reply, dropped_connection, not_modified, ok, status};
 pub use wait::{DEADLINE, eventually, within};

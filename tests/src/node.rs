@@ -18,6 +18,7 @@ use crate::certificates::Trust;
 use crate::client::{Ask, Client};
 use crate::clock::FakeClock;
 use crate::fake_origin::FakeOrigin;
+use crate::wait::within;
 
 /// A running node.
 pub struct TestNode {
@@ -82,6 +83,17 @@ impl TestNode {
         if let Some(node) = self.node.take() {
             node.stop().await;
         }
+    }
+
+    /// Waits until nothing of the past requests goes on behind their answers: no fill, no validation, no write.
+    pub async fn settled(&self) {
+        within("the node's background tasks", self.node().cache().tasks.drained()).await;
+    }
+
+    /// How many requests wait for another one's fetch.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.node().cache().flights.waiters_count()
     }
 
     /// Its clock.

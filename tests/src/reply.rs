@@ -28,6 +28,7 @@ pub fn status(code: u16) -> Reply {
         gate: None,
         answers_conditionals: false,
         reads_content: true,
+        drops_connection: false,
     }
 }
 
@@ -35,6 +36,12 @@ pub fn status(code: u16) -> Reply {
 #[must_use]
 pub fn not_modified() -> Reply {
     status(304)
+}
+
+/// No answer: the connection is closed once the request has been read.
+#[must_use]
+pub fn dropped_connection() -> Reply {
+    Reply { drops_connection: true, ..status(500) }
 }
 
 /// One scripted answer.
@@ -48,6 +55,7 @@ pub struct Reply {
     gate: Option<Gate>,
     answers_conditionals: bool,
     reads_content: bool,
+    drops_connection: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +196,10 @@ impl Reply {
     pub fn without_reading_content(mut self) -> Self {
         self.reads_content = false;
         self
+    }
+
+    pub(crate) fn drops_connection(&self) -> bool {
+        self.drops_connection
     }
 
     pub(crate) fn reads_content(&self) -> bool {

@@ -20,6 +20,7 @@ mod connect;
 mod endpoint;
 mod error;
 mod expectation;
+mod framing;
 mod pool;
 mod socket;
 mod stats;
@@ -78,7 +79,7 @@ pub struct OriginSnapshot {
 /// The head of an origin's response, its content still arriving, and where it comes from.
 #[derive(Debug)]
 pub struct ForwardedResponse {
-    /// As it came: nothing removed, nothing added.
+    /// As it came, but that at most one `Content-Length` is left, and none beside a transfer coding (RFC 9112 §6.3).
     pub response: Response<OriginBody>,
     /// Who answered.
     pub endpoint: Arc<Endpoint>,
@@ -183,7 +184,10 @@ impl Origin {
         let mut last = None;
         while let Some(place) = self.choose(&tried) {
             match self.endpoints[place].send(request).await {
-                Ok(forwarded) => return Ok(forwarded),
+                Ok(mut forwarded) => {
+                    framing::settle(forwarded.response.headers_mut());
+                    return Ok(forwarded);
+                }
                 Err(Failed { error, unsent: Some(unsent) }) if error.is_unreachable() => {
                     tracing::debug!(origin = self.name, error = error.as_detail(), endpoint = %self.endpoints[place].name(), "passed over");
                     request = *unsent;

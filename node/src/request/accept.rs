@@ -125,6 +125,9 @@ pub fn check(inbound: &mut Inbound, upgrade: UpgradePolicy) -> Result<(), Reques
     }
     // First of all, so that the log names it whatever follows.
     inbound.authority = authority(&inbound.uri, &inbound.headers, inbound.scheme)?;
+    if inbound.version >= Version::HTTP_2 && names_other_host(inbound) {
+        return Err(BadRequest::OtherHost.into());
+    }
     if inbound.is_upgrade && upgrade == UpgradePolicy::Refuse {
         return Err(RequestError::UpgradeRefused);
     }
@@ -160,6 +163,15 @@ fn authority(uri: &Uri, headers: &HeaderMap, scheme: &str) -> Result<Box<str>, B
         }
     }
     Ok(brim_semantics::normal_authority(scheme, named).into_owned().into_boxed_str())
+}
+
+/// True if `Host` is there beside `:authority` and names another one (RFC 9113 §8.3.1). Over HTTP/1.1 the authority of an
+/// absolute target counts, and `Host` is not heard (RFC 9112 §3.2.2).
+fn names_other_host(inbound: &Inbound) -> bool {
+    let is_same = |host: &HeaderValue| {
+        host.to_str().is_ok_and(|host| *brim_semantics::normal_authority(inbound.scheme, host) == *inbound.authority)
+    };
+    inbound.uri.authority().is_some() && inbound.headers.get(HOST).is_some_and(|host| !is_same(host))
 }
 
 /// True for a name or an IPv4 address in lower case, with or without a port of digits: valid without a closer look.

@@ -182,6 +182,12 @@ impl Flights {
         self.0.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
+    /// Requests that wait for a fetch.
+    pub fn waiters_count(&self) -> usize {
+        let waiting = |flight: &Flight| flight.waiters_count.load(Ordering::Acquire);
+        self.0.shards.iter().map(|shard| shard.lock().values().map(waiting).sum::<usize>()).sum()
+    }
+
     /// True if nothing is being fetched.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

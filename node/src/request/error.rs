@@ -50,6 +50,9 @@ pub enum BadRequest {
     /// RFC 9110 §7.2.
     #[error("the Host field names no valid authority")]
     Host,
+    /// RFC 9113 §8.3.1.
+    #[error("the Host field names another authority than :authority")]
+    OtherHost,
     /// RFC 9112 §3.2.
     #[error("the request target is not a path")]
     Target,

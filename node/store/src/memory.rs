@@ -96,7 +96,10 @@ impl Memory {
         if let Some(known) = &known {
             all = known.complete;
             let others = known.iter().filter(|one| one.variant != response.variant);
-            responses.extend(others.take(self.variants_max - 1).cloned());
+            responses.extend(others.cloned());
+            // The one that was stored first makes room, as in the catalogue.
+            responses.sort_by_key(|one| std::cmp::Reverse(one.serial));
+            responses.truncate(self.variants_max);
         }
         self.tier.insert(key, Variants::new(responses, all));
     }
@@ -137,6 +140,26 @@ impl Memory {
         let mut stripe = self.stripe(key);
         *stripe += 1;
         self.tier.remove_if(&key, |variants| doomed(variants));
+        changed()
+    }
+
+    /// Removes those variants of a key that are `doomed`; the others stay. `changed` runs under the stripe's lock.
+    pub(crate) fn remove_some<R>(
+        &self,
+        key: KeyHash,
+        doomed: impl Fn(&Arc<StoredResponse>) -> bool,
+        changed: impl FnOnce() -> R,
+    ) -> R {
+        let mut stripe = self.stripe(key);
+        *stripe += 1;
+        if let Some(known) = self.tier.peek(&key).filter(|known| known.iter().any(&doomed)) {
+            let kept: Vec<_> = known.iter().filter(|one| !doomed(one)).cloned().collect();
+            if kept.is_empty() {
+                self.tier.remove(&key);
+            } else {
+                self.tier.insert(key, Variants::new(kept, known.complete));
+            }
+        }
         changed()
     }
 

@@ -5,12 +5,15 @@
 //! - Its fields and its body keep no buffer of a connection alive.
 //! - `body()` and the purge check of an unchanged clock neither allocate nor lock.
 
+use std::cmp::Reverse;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use brim_semantics::{CacheKey, KeyHash, Nominated, Part, StoredMeta};
 use bytes::Bytes;
+use http::header::DATE;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
@@ -207,6 +210,12 @@ impl StoredResponse {
         self.weight
     }
 
+    /// When it was made, by its `Date`; else when it came.
+    fn date(&self) -> SystemTime {
+        let date = self.head.headers.get(DATE).and_then(brim_semantics::http_date);
+        date.unwrap_or(self.head.meta.response_time)
+    }
+
     pub(crate) fn key_hash(&self) -> KeyHash {
         self.head.key.hash()
     }
@@ -236,7 +245,8 @@ impl StoredResponse {
     }
 }
 
-/// The stored responses under one cache key, newest first.
+/// The stored responses under one cache key, newest first: by `Date`, as RFC 9111 §4 says of several that a request selects,
+/// and of the same second the one that was stored last.
 #[derive(Debug)]
 pub struct Variants {
     pub(crate) responses: Vec<Arc<StoredResponse>>,
@@ -249,7 +259,9 @@ impl Variants {
     /// Sorts them. At least one response.
     pub(crate) fn new(mut responses: Vec<Arc<StoredResponse>>, complete: bool) -> Arc<Self> {
         debug_assert!(!responses.is_empty(), "a key without a response has no variants");
-        responses.sort_by_key(|response| std::cmp::Reverse(response.serial));
+        if responses.len() > 1 {
+            responses.sort_by_cached_key(|response| Reverse((response.date(), response.serial)));
+        }
         let weight = responses.iter().map(|response| response.weight()).sum();
         Arc::new(Self { responses, complete, weight })
     }

@@ -143,10 +143,8 @@ impl Shared {
 
     /// Takes one response out of memory and catalog.
     pub(crate) fn drop_response(&self, which: Which) {
-        let is_it = |variants: &crate::response::Variants| {
-            variants.iter().any(|one| one.variant == which.variant && one.serial == which.serial)
-        };
-        self.memory.remove(which.key, is_it, || self.catalog.remove(which));
+        let is_it = |one: &Arc<StoredResponse>| one.variant == which.variant && one.serial == which.serial;
+        self.memory.remove_some(which.key, is_it, || self.catalog.remove(which));
     }
 
     /// Makes a response the one of its variant: in memory at once, on disk behind.
@@ -200,7 +198,7 @@ impl Shared {
         };
         for which in &found {
             self.purged.insert(which.key, ());
-            self.memory.remove(which.key, |variants| variants.iter().any(is_purged), || ());
+            self.memory.remove_some(which.key, is_purged, || ());
         }
         self.forget(found)
     }

@@ -260,8 +260,7 @@ impl Store {
     pub fn remove_response(&self, response: &StoredResponse) {
         let (shared, which) = (&self.0.shared, response.which());
         let is_it = |one: &Arc<StoredResponse>| one.variant == which.variant && one.serial == which.serial;
-        let is_removed =
-            shared.memory.remove(which.key, |variants| variants.iter().any(is_it), || shared.catalog.remove(which));
+        let is_removed = shared.memory.remove_some(which.key, is_it, || shared.catalog.remove(which));
         if is_removed {
             shared.reading().queue.push(Op::Forget(vec![which]));
         }

@@ -71,11 +71,7 @@ impl Writer<'_> {
             self.forget(which);
             // A body in memory may stay; one that lies in this segment would keep the file alive.
             let lies_here = |place: Option<Place>| place.is_some_and(|place| place.segment.id == segment);
-            self.shared.memory.remove(
-                which.key,
-                |variants| variants.iter().any(|one| one.bytes.is_none() && lies_here(one.body.place())),
-                || (),
-            );
+            self.shared.memory.remove_some(which.key, |one| one.bytes.is_none() && lies_here(one.body.place()), || ());
         }
         self.disk.doom(segment);
         self.shared.catalog.forget_segment(segment);

@@ -47,6 +47,22 @@ async fn each_selector_hits_what_it_names_and_holds_after_a_restart() {
     }
 }
 
+/// A purge that names one variant of a key leaves the others in memory: those that are not on disk yet are nowhere else.
+#[tokio::test]
+async fn a_purge_of_one_variant_leaves_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for language in ["de", "en", "fr"] {
+        let named = crate::ResponseHead { surrogate_keys: vec![language.into()], ..head("/v", store.position()) };
+        put(&store, in_language(named, language), body("/v", 1, 100)).await;
+    }
+    let german = Selector::SurrogateKeys { site: None, keys: vec!["de".into()] };
+    assert_eq!(store.purge(german, PurgeMode::Hard, now()).await.unwrap().matched, 1);
+    let Found::Memory(left) = store.find(&key("/v")) else { panic!("the others are no longer in memory") };
+    let languages: Vec<_> = left.iter().map(|one| one.head.headers["content-language"].to_str().unwrap()).collect();
+    assert_eq!(languages, ["fr", "en"]);
+}
+
 #[tokio::test]
 async fn a_soft_purge_makes_stale_and_a_freshened_response_is_live_again() {
     let dir = tempfile::tempdir().unwrap();
