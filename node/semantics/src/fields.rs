@@ -250,12 +250,14 @@ fn parse_date(text: &[u8], present: i64) -> Option<SystemTime> {
     [century + 100, century, century - 100]
         .into_iter()
         .filter_map(|century| seconds_at(century + two_digits, &[*m1, *m2, *m3], day, clock))
-        .find(|seconds| *seconds <= present + 50 * YEAR_SECONDS)
+        .find(|seconds| *seconds <= present + HALF_CENTURY_SECONDS)
         .map(timestamp)
 }
 
-/// The mean Gregorian year. That it may be a day off does not matter at a distance of 50 years.
+/// The mean Gregorian year. That it may be a day off does not matter to find a century.
 const YEAR_SECONDS: i64 = 31_556_952;
+/// Fifty years with 13 leap days, as most have.
+const HALF_CENTURY_SECONDS: i64 = (50 * 365 + 13) * 86_400;
 
 /// Sun Nov  6 08:49:37 1994
 fn parse_asctime(day_name: &[u8], rest: &[u8]) -> Option<SystemTime> {

@@ -74,7 +74,7 @@ pub(super) fn to_client(cache: &Cache, inbound: Inbound, answer: Answer, exchang
             response
         }
         Answer::Passed(response) => passed(&inbound, response),
-        Answer::Unconditional(response) => unconditional(&inbound, passed(&inbound, response)),
+        Answer::Unconditional(response) => unconditional(&inbound, passed(&inbound, response), now),
         Answer::Own(response) | Answer::Switched(response) => response,
     };
     let headers = response.headers_mut();
@@ -179,7 +179,9 @@ fn from_stored(inbound: &Inbound, stored: Arc<StoredResponse>, now: SystemTime) 
 
 /// From a response that is in the store, or on its way there.
 fn from_head(inbound: &Inbound, head: &ResponseHead, content: Content, now: SystemTime) -> Response<ResponseBody> {
-    let precondition = brim_semantics::evaluate(&inbound.method, &inbound.headers, head.status, &head.headers);
+    let received = head.meta.response_time;
+    let precondition =
+        brim_semantics::evaluate(&inbound.method, &inbound.headers, head.status, &head.headers, received);
     let mut response = match precondition {
         Precondition::NotModified => not_modified(brim_semantics::not_modified_headers(&head.headers)),
         Precondition::Failed => problem(StatusCode::PRECONDITION_FAILED, "a precondition of the request does not hold"),
@@ -278,9 +280,13 @@ fn passed(inbound: &Inbound, response: Response<OriginBody>) -> Response<Respons
 }
 
 /// Answers the client's condition, which the origin has not seen.
-fn unconditional(inbound: &Inbound, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn unconditional(
+    inbound: &Inbound,
+    mut response: Response<ResponseBody>,
+    received: SystemTime,
+) -> Response<ResponseBody> {
     let (status, headers) = (response.status(), response.headers());
-    let precondition = brim_semantics::evaluate(&inbound.method, &inbound.headers, status, headers);
+    let precondition = brim_semantics::evaluate(&inbound.method, &inbound.headers, status, headers, received);
     if status != StatusCode::OK || precondition != Precondition::NotModified {
         return response;
     }

@@ -108,6 +108,7 @@ fn two_digit_years_are_read_from_the_present() {
         ("06-Nov-26", "06 Nov 2026"),
         ("06-Nov-76", "06 Nov 2076"),
         ("22-Nov-76", "22 Nov 2076"),
+        ("23-Nov-76", "23 Nov 2076"),
         // One day more than 50 years ahead.
         ("24-Nov-76", "24 Nov 1976"),
         ("06-Nov-77", "06 Nov 1977"),
@@ -279,7 +280,7 @@ proptest! {
         let line = value(&format!("Monday, {day:02}-Feb-{year:02} 23:59:60 GMT"));
         if let Some(date) = http_date_at(&line, received) {
             let ahead = date.duration_since(received).unwrap_or_default();
-            prop_assert!(ahead <= Duration::from_secs(50 * 31_556_952) || received < UNIX_EPOCH);
+            prop_assert!(ahead <= Duration::from_secs(18_263 * 86_400) || received < UNIX_EPOCH);
         }
         let _ = http_date_value(received);
     }
