@@ -244,7 +244,7 @@ mod tests {
         for (reference, expected) in cases {
             assert_eq!(resolve(&base, reference.as_bytes()), Some(expected.parse().unwrap()), "{reference}");
         }
-        for malformed in ["http://", "/a b", "http://[::1", "/\u{7f}"] {
+        for malformed in ["http://", "http://u@a/g", "//u:p@a/g", "/a b", "http://[::1", "/\u{7f}"] {
             assert_eq!(resolve(&base, malformed.as_bytes()), None, "{malformed}");
         }
     }

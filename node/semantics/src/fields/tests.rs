@@ -131,6 +131,17 @@ fn two_digit_years_are_read_from_the_present() {
     );
 }
 
+/// The clock of this node is not a peer's word, but it may be anything.
+#[test]
+fn the_last_time_there_is_overflows_nothing() {
+    let last = UNIX_EPOCH.checked_add(Duration::from_secs(i64::MAX.unsigned_abs())).unwrap();
+    let short = value("Sunday, 06-Nov-94 08:49:37 GMT");
+    assert_eq!(http_date_at(&short, last), http_date(&value("Sun, 06 Nov 9994 08:49:37 GMT")));
+    let before = UNIX_EPOCH - Duration::from_secs(1);
+    assert_eq!(http_date_at(&short, before), http_date(&value("Sun, 06 Nov 1994 08:49:37 GMT")));
+    assert_eq!(http_date_value(last), "Fri, 31 Dec 9999 23:59:59 GMT");
+}
+
 /// RFC 9110 §5.6.1: several lines are one list, and an empty member is none.
 #[test]
 fn lists_are_split_outside_quotes() {
