@@ -1,6 +1,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderValue;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -288,4 +289,49 @@ fn only_what_may_be_replayed_is_stored() {
     let mut names: Vec<_> = stored.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["cache-control", "date", "x-e", "x-e"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// No message makes the rules panic; nothing forbidden is stored, and nothing of one connection.
+    #[test]
+    fn any_response_is_decided(
+        values in proptest::collection::vec(
+            prop_oneof![
+                "[ -~]{0,24}".prop_map(String::into_bytes),
+                "(no-store|private|public|must-revalidate|max-age=[0-9]{1,3}|, ){0,4}".prop_map(String::into_bytes),
+                proptest::collection::vec(any::<u8>(), 0..16),
+            ],
+            12,
+        ),
+        status in 100_u16..1000, method in "GET|QUERY|POST|HEAD|PUT", authorized in any::<bool>(),
+    ) {
+        let names = [
+            "cache-control", "cache-control", "cdn-cache-control", "expires", "date", "age", "last-modified", "vary",
+            "content-location", "connection", "set-cookie", "content-range",
+        ];
+        let mut response = HeaderMap::new();
+        for (name, value) in names.iter().zip(&values) {
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                response.append(*name, value);
+            }
+        }
+        let mut request = HeaderMap::new();
+        if authorized {
+            request.append("authorization", HeaderValue::from_static("Basic x"));
+        }
+        let (method, target) = (Method::from_bytes(method.as_bytes()).unwrap(), Uri::from_static("https://a/"));
+        let facts = RequestFacts { method: &method, headers: &request, target: &target };
+        let (policy, status, now) = (CachePolicy::default(), StatusCode::from_u16(status).unwrap(), UNIX_EPOCH);
+        let directives = ResponseDirectives::parse(&response, &policy);
+        if let Storable::Yes(meta) = storable(&facts, status, &response, &policy, now, now) {
+            prop_assert!(!directives.no_store || directives.must_understand);
+            prop_assert!(!directives.private.is_whole() && (!authorized || directives.permits_sharing()));
+            prop_assert!(!status.is_informational() && status != StatusCode::NOT_MODIFIED);
+            prop_assert_eq!(meta.no_cache, directives.no_cache.is_whole());
+        }
+        let stored = stored_headers(&response, &directives);
+        prop_assert!(!stored.contains_key("age") && !stored.contains_key("connection"));
+    }
 }
