@@ -194,6 +194,11 @@ fn purges_come_first() {
     assert_eq!(decide(&stored(), PurgeState::Soft, 50), behind);
     assert_eq!(decide(&strict, PurgeState::Soft, 50), Reuse::MustValidate(Why::SoftPurged));
     assert_eq!(decide(&stored(), PurgeState::Soft, 150), Reuse::MustValidate(Why::SoftPurged));
+    let takes_stale = RequestDirectives { max_stale: Some(MaxStale::Any), ..any() };
+    for age in [100, 150] {
+        let asked = reuse(&stored(), &takes_stale, PurgeState::Soft, at_age(age), &CachePolicy::default());
+        assert_eq!(asked, Reuse::MustValidate(Why::SoftPurged), "a client's leave is about age, not about purges");
+    }
     let no_cache = RequestDirectives { no_cache: true, ..any() };
     let asked = reuse(&stored(), &no_cache, PurgeState::Soft, at_age(50), &CachePolicy::default());
     assert_eq!(asked, Reuse::MustValidate(Why::RequestNoCache));
