@@ -125,11 +125,14 @@ impl Origin {
         }
         for (name, seconds) in [("max-age", max_age), ("stale-while-revalidate", window)] {
             if let Some(seconds) = seconds {
-                fields.append("cache-control", HeaderValue::try_from(format!("{name}={seconds}")).unwrap());
+                fields.append(
+                    "cache-control",
+                    HeaderValue::try_from(format!("{name}={seconds}")).expect("visible ASCII"),
+                );
             }
         }
         if tagged {
-            fields.insert("etag", HeaderValue::try_from(format!("\"{}\"", self.version)).unwrap());
+            fields.insert("etag", HeaderValue::try_from(format!("\"{}\"", self.version)).expect("visible ASCII"));
         }
         if varies {
             fields.insert("vary", HeaderValue::from_static("X-Kind"));
@@ -158,7 +161,10 @@ impl Asked {
         for (name, seconds) in [("max-age", self.max_age), ("min-fresh", self.min_fresh), ("max-stale", self.max_stale)]
         {
             if let Some(seconds) = seconds {
-                fields.append("cache-control", HeaderValue::try_from(format!("{name}={seconds}")).unwrap());
+                fields.append(
+                    "cache-control",
+                    HeaderValue::try_from(format!("{name}={seconds}")).expect("visible ASCII"),
+                );
             }
         }
         fields
@@ -220,7 +226,7 @@ impl ByTheCrate {
     fn forward(&mut self, facts: &RequestFacts<'_>, origin: &Origin, now: u64, policy: &CachePolicy) -> Answer {
         let fields = origin.fields(now);
         if let Storable::Yes(meta) = storable(facts, StatusCode::OK, &fields, policy, at(now), at(now)) {
-            let nominated = Nominated::of(&fields, facts.headers).unwrap();
+            let nominated = Nominated::of(&fields, facts.headers).expect("one field name");
             self.stored.retain(|stored| stored.nominated != nominated);
             let fields = stored_headers(&fields, &ResponseDirectives::parse(&fields, policy));
             let purge = PurgeState::Live;
