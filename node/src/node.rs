@@ -230,6 +230,7 @@ async fn make_cache(config: &Config, parts: &Parts) -> Result<Cache, StartError>
         disk_max: config.store.disk_max,
         memory_max: config.store.memory_max,
         object_max: config.store.object_max,
+        finish_unread: config.store.finish_unread,
         ..StoreConfig::new(&config.data_dir)
     })
     .await?;

@@ -107,6 +107,8 @@ fn tell_store(shared: &Shared, scrape: &mut Scrape) {
     scrape.set(Family::StoreReadFailures, &[], stats.damaged);
     scrape.set(Family::StoreLoadsGivenUp, &[], stats.loads_given_up);
     scrape.set(Family::StoreQuarantines, &[], stats.quarantined);
+    scrape.set(Family::FillsAborted, &[], stats.fills_aborted);
+    scrape.set(Family::FillsUnread, &[], stats.fills_unread);
     scrape.set(Family::Purges, &[], stats.purges);
     scrape.set(Family::PurgePosition, &[], stats.position.0);
     scrape.set(Family::FillsUnderWay, &[], shared.cache.flights.len());

@@ -2,7 +2,9 @@
 
 mod caching;
 mod harness;
+mod methods;
 mod operating;
+mod partial;
 mod plugins;
 mod purging;
 mod serving;

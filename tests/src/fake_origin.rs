@@ -152,6 +152,8 @@ enum Script {
     /// The front is answered and removed; the last one stays.
     Queue(VecDeque<Reply>),
     Answering(Answering),
+    /// The same, once the request's content has been read.
+    AnsweringContent(Answering),
 }
 
 struct State {
@@ -221,6 +223,11 @@ impl FakeOrigin {
     /// Answers this path with what the function makes of the request. The content is empty there: it comes later.
     pub fn answer(&self, path: &str, answering: impl Fn(&Recorded) -> Reply + Send + Sync + 'static) {
         self.state.scripts.lock().insert(path.to_owned(), Script::Answering(Arc::new(answering)));
+    }
+
+    /// The same, with the content: it is read before the function is asked.
+    pub fn answer_content(&self, path: &str, answering: impl Fn(&Recorded) -> Reply + Send + Sync + 'static) {
+        self.state.scripts.lock().insert(path.to_owned(), Script::AnsweringContent(Arc::new(answering)));
     }
 
     /// Where it listens.
@@ -391,10 +398,17 @@ async fn answer(
     request: Request<Incoming>,
     connection: u64,
 ) -> Result<Response<SteppedBody>, Infallible> {
-    let (recorded, content) = record(request, connection);
+    let (mut recorded, content) = record(request, connection);
     let place = state.add(recorded.clone());
+    let mut content = Some(content);
+    if state.needs_content(&recorded)
+        && let Some(content) = content.take()
+    {
+        state.read(place, content).await;
+        recorded.clone_from(&state.recorded.lock()[place]);
+    }
     let reply = state.reply_to(&recorded);
-    if reply.reads_content() {
+    if let Some(content) = content.filter(|_| reply.reads_content()) {
         state.read(place, content).await;
     }
     reply.hold().await;
@@ -436,6 +450,10 @@ impl State {
         self.changed.send_modify(|changes| *changes += 1);
     }
 
+    fn needs_content(&self, request: &Recorded) -> bool {
+        matches!(self.scripts.lock().get(request.path()), Some(Script::AnsweringContent(_)))
+    }
+
     fn reply_to(&self, request: &Recorded) -> Reply {
         let answering = {
             let mut scripts = self.scripts.lock();
@@ -447,7 +465,7 @@ impl State {
                     let reply = if last { queue.front().cloned() } else { queue.pop_front() };
                     return reply.expect("a script is never empty");
                 }
-                Some(Script::Answering(answering)) => Arc::clone(answering),
+                Some(Script::Answering(answering) | Script::AnsweringContent(answering)) => Arc::clone(answering),
             }
         };
         answering(request)

@@ -42,7 +42,7 @@ pub use key::{
 };
 pub use part::{Missing, Part, has_same_strong_validator, missing, strong_validator};
 pub use policy::CachePolicy;
-pub use range::{RANGES_MAX, RangeDecision, content_range, ranges, unsatisfied_content_range};
+pub use range::{RANGES_MAX, RangeDecision, asks_for_ranges, content_range, ranges, unsatisfied_content_range};
 pub use reuse::{PurgeState, Reuse, Why, is_server_error, may_serve_on_error, reuse};
 pub use storable::{Refusal, RequestFacts, Storable, storable, stored_headers};
 pub use surrogate::{SURROGATE_KEY_BYTES_MAX, SURROGATE_KEYS_MAX, invalidated_groups, surrogate_keys};

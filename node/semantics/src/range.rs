@@ -6,7 +6,7 @@
 //! - A `Range` that is malformed, in another unit, or for another method than GET, is as if it were absent (§14.2).
 //! - `If-Range` compares strongly; where it does not hold, the whole content is the answer.
 //!
-//! Not here: sending the ranges (`brim-node`), partial responses from the origin (not stored in this version).
+//! Not here: sending the ranges (`brim-node`), partial responses from the origin (`part`).
 
 use std::ops::Range;
 use std::time::Duration;
@@ -61,6 +61,11 @@ pub fn ranges(
         [only] => RangeDecision::One(only.clone()),
         many => RangeDecision::Many(many.to_vec()),
     }
+}
+
+/// Whether a request asks for ranges in a way that [`ranges`] would heed, whatever the length.
+pub fn asks_for_ranges(request: &HeaderMap) -> bool {
+    only_line(request, &RANGE).is_some_and(|line| parse(line).is_some())
 }
 
 /// `Content-Range` of a 206, or of one of its parts (RFC 9110 §14.4).
@@ -217,6 +222,16 @@ mod tests {
         for (range, expected) in cases {
             assert_eq!(of_thousand(range), expected, "{range}");
         }
+    }
+
+    #[test]
+    fn only_well_formed_ranges_are_asked_for() {
+        for (range, expected) in
+            [("bytes=0-9", true), ("bytes=-5, 0-3", true), ("bytes=5-4", false), ("items=0-9", false)]
+        {
+            assert_eq!(asks_for_ranges(&headers(&[("range", range)])), expected, "{range}");
+        }
+        assert!(!asks_for_ranges(&HeaderMap::new()));
     }
 
     /// RFC 9110 §14.2, §15.3.7.2, and attack A25: ranges that overlap or touch are one, and there is a limit.

@@ -225,7 +225,7 @@ fn purged(selector: &Selector) -> Purged {
         Selector::Prefix { authority, path_prefix } => Purged::Prefix(format!("//{authority}{path_prefix}")),
         Selector::Url { authority, path, query: None } => Purged::Url(format!("//{authority}{path}")),
         Selector::Url { authority, path, query: Some(query) } => Purged::Url(format!("//{authority}{path}?{query}")),
-        Selector::SurrogateKeys { site: _, keys } => {
+        Selector::SurrogateKeys { keys, .. } | Selector::Groups { groups: keys, .. } => {
             Purged::SurrogateKeys(keys.iter().map(ToString::to_string).collect())
         }
     }

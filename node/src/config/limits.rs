@@ -48,6 +48,8 @@ pub const STREAMS_MAX: Limit<u32> = limit(128, 1, 10_000);
 pub const HEAD_BYTES_MAX: Limit<u64> = limit(64 * KIB, 8 * KIB, MIB);
 /// `listen.header_count_max`: fields of one request head.
 pub const HEADER_COUNT_MAX: Limit<usize> = limit(100, 16, 1_000);
+/// `listen.query_content_max`: the content of a QUERY that is read into its cache key; it is held in memory meanwhile.
+pub const QUERY_CONTENT_MAX: Limit<u64> = limit(64 * KIB, 0, 16 * MIB);
 /// `listen.handshake_timeout`: from accept to a finished TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Limit<Duration> = limit(seconds(10), ms(100), seconds(120));
 /// `listen.header_timeout`: from the first byte of a request to the end of its head.
@@ -67,6 +69,10 @@ pub const DISK_MAX: Limit<u64> = limit(10 * GIB, 64 * MIB, 64 * TIB);
 pub const MEMORY_MAX: Limit<u64> = limit(512 * MIB, MIB, 4 * TIB);
 /// `store.object_max`: the longest content that is stored; never more than `store.disk_max`.
 pub const OBJECT_MAX: Limit<u64> = limit(5 * GIB, KIB, 16 * TIB);
+/// `store.range_whole_max`: the longest representation of which a request for one range has the whole fetched.
+pub const RANGE_WHOLE_MAX: Limit<u64> = limit(8 * MIB, 0, 16 * TIB);
+/// `store.finish_unread`: what may be missing of a fill that nobody reads any more.
+pub const FINISH_UNREAD: Limit<u64> = limit(8 * MIB, 0, 16 * TIB);
 
 // [plugins]
 

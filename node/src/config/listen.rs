@@ -37,6 +37,8 @@ pub struct ListenConfig {
     pub idle_timeout: Duration,
     /// Between two chunks of a request's content, and for a client that does not read.
     pub body_idle_timeout: Duration,
+    /// A QUERY with longer content goes past the cache.
+    pub query_content_max: u64,
     /// How long a shutdown waits for requests in flight.
     pub drain_timeout: Duration,
     /// What a request with `Upgrade` gets.
@@ -67,6 +69,7 @@ pub(super) fn read(section: Section<'_>) -> ListenConfig {
         header_timeout: section.duration("header_timeout", &limits::HEADER_TIMEOUT),
         idle_timeout: section.duration("idle_timeout", &limits::IDLE_TIMEOUT),
         body_idle_timeout: section.duration("body_idle_timeout", &limits::BODY_IDLE_TIMEOUT),
+        query_content_max: section.bytes("query_content_max", &limits::QUERY_CONTENT_MAX),
         drain_timeout: section.duration("drain_timeout", &limits::DRAIN_TIMEOUT),
         upgrade: section.choice(
             "upgrade",

@@ -12,6 +12,10 @@ pub struct StoreSection {
     pub memory_max: u64,
     /// The longest content that is stored; at most `disk_max`.
     pub object_max: u64,
+    /// A miss for one range of a longer representation is forwarded as asked; of a shorter one the whole is fetched.
+    pub range_whole_max: u64,
+    /// A fill whose clients have all left goes on if no more than this is missing.
+    pub finish_unread: u64,
 }
 
 pub(super) fn read(section: Section<'_>) -> StoreSection {
@@ -26,6 +30,8 @@ pub(super) fn read(section: Section<'_>) -> StoreSection {
             object_max
         }
     };
+    let range_whole_max = section.bytes("range_whole_max", &limits::RANGE_WHOLE_MAX);
+    let finish_unread = section.bytes("finish_unread", &limits::FINISH_UNREAD);
     section.finish();
-    StoreSection { disk_max, memory_max, object_max }
+    StoreSection { disk_max, memory_max, object_max, range_whole_max, finish_unread }
 }

@@ -1,7 +1,7 @@
 //! Content on its way to an origin ([`ForwardBody`]) and back ([`OriginBody`]).
 //!
 //! Always true:
-//! - Content is passed on as it comes: nothing is collected, and what the reader does not ask for is not read.
+//! - Content is passed on as it comes: nothing is collected here, and what the reader does not ask for is not read.
 //! - A connection goes back to its pool only after the content has been read to its clean end; a reader that stops before, a
 //!   fault or a deadline closes it (HTTP/1.1) or resets the stream (HTTP/2).
 //! - An error is the last thing a reader gets.
@@ -33,6 +33,7 @@ pub struct ForwardBody {
 #[derive(Debug)]
 enum Content {
     Empty,
+    Full(Bytes),
     Streamed(UnsyncBoxBody<Bytes, BoxError>),
 }
 
@@ -54,15 +55,32 @@ impl ForwardBody {
         Self { content: Content::Streamed(body.map_err(Into::into).boxed_unsync()), progress: None }
     }
 
-    /// Whether there is no content, so that the request can be sent again.
-    pub fn is_empty(&self) -> bool {
-        matches!(self.content, Content::Empty)
+    /// Content in memory. May be sent again.
+    pub fn full(content: Bytes) -> Self {
+        if content.is_empty() {
+            return Self::empty();
+        }
+        Self { content: Content::Full(content), progress: None }
+    }
+
+    /// The same content once more, unless it comes once only.
+    pub fn copy(&self) -> Option<Self> {
+        match &self.content {
+            Content::Empty => Some(Self::empty()),
+            Content::Full(content) => Some(Self::full(content.clone())),
+            Content::Streamed(_) => None,
+        }
+    }
+
+    /// Whether the request can be sent again, as long as nothing of it was.
+    pub fn may_be_resent(&self) -> bool {
+        matches!(self.content, Content::Empty | Content::Full(_))
     }
 
     /// Watches how the content is sent; `None` where there is none.
     pub(super) fn watch(&mut self) -> Option<Arc<UploadProgress>> {
         match self.content {
-            Content::Empty => None,
+            Content::Empty | Content::Full(_) => None,
             Content::Streamed(_) => {
                 Some(Arc::clone(self.progress.get_or_insert_with(|| Arc::new(UploadProgress::new()))))
             }
@@ -75,7 +93,15 @@ impl Body for ForwardBody {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Content::Streamed(body) = &mut self.content else { return Poll::Ready(None) };
+        let body = match &mut self.content {
+            Content::Empty => return Poll::Ready(None),
+            Content::Full(content) => {
+                let content = std::mem::take(content);
+                self.content = Content::Empty;
+                return Poll::Ready(Some(Ok(Frame::data(content))));
+            }
+            Content::Streamed(body) => body,
+        };
         let frame = ready!(Pin::new(body).poll_frame(cx));
         if let Some(progress) = &self.progress {
             progress.note(matches!(frame, Some(Err(_))));
@@ -86,6 +112,7 @@ impl Body for ForwardBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Empty => true,
+            Content::Full(_) => false,
             Content::Streamed(body) => body.is_end_stream(),
         }
     }
@@ -93,6 +120,7 @@ impl Body for ForwardBody {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
+            Content::Full(content) => SizeHint::with_exact(content.len() as u64),
             Content::Streamed(body) => body.size_hint(),
         }
     }

@@ -198,7 +198,7 @@ impl Endpoint {
             match self.exchange(lease, reused, request).await {
                 Ok(forwarded) => return Ok(forwarded),
                 Err(Failed { error: ForwardError::NotSent { .. }, unsent: Some(unsent) })
-                    if reused && want == Want::Any && unsent.body().is_empty() =>
+                    if reused && want == Want::Any && unsent.body().may_be_resent() =>
                 {
                     self.stats.count_retry();
                     want = Want::Fresh;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use brim_semantics::RequestDirectives;
+use bytes::Bytes;
 use http::header::{CONNECTION, COOKIE, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
@@ -42,6 +43,8 @@ pub struct Inbound {
     pub client: SocketAddr,
     /// Content follows, or may follow.
     pub has_content: bool,
+    /// The content of a QUERY, once it was read for its key.
+    pub query_content: Option<Bytes>,
     /// Bytes of content that have been read; counted where there is content.
     pub content_count: Option<Arc<AtomicU64>>,
     /// It asks for another protocol (RFC 9110 §7.8).
@@ -67,6 +70,7 @@ impl Inbound {
             version: parts.version,
             client: connection.peer,
             on_upgrade: parts.extensions.remove::<OnUpgrade>(),
+            query_content: None,
             has_content: !content.is_end_stream(),
             content_count: (!content.is_end_stream()).then(Arc::default),
         };
@@ -91,9 +95,14 @@ impl Inbound {
         self.content_count.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// True for GET and HEAD, which a stored response can answer.
+    /// True for the methods that a stored response can answer: GET and HEAD, and a QUERY whose content has been read.
     pub fn is_cacheable_method(&self) -> bool {
-        self.method == Method::GET || self.method == Method::HEAD
+        self.method == Method::GET || self.method == Method::HEAD || self.query_content.is_some()
+    }
+
+    /// True for QUERY (RFC 10008): safe, and answered according to its content.
+    pub fn is_query(&self) -> bool {
+        self.method.as_str() == "QUERY"
     }
 }
 

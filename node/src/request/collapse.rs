@@ -124,6 +124,17 @@ impl Flights {
         Join::Wait(Waiter { flight: flight.clone() })
     }
 
+    /// Joins the fetch of `key` if there is one with room; becomes none.
+    pub fn join_existing(&self, key: FlightKey) -> Option<Waiter> {
+        let shard = self.0.shard(&key).lock();
+        let flight = shard.get(&key)?;
+        if flight.waiters_count.fetch_add(1, Ordering::AcqRel) >= WAITERS_MAX {
+            flight.waiters_count.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        Some(Waiter { flight: flight.clone() })
+    }
+
     /// Becomes the fetch of `key` if there is none; for work behind a response, which needs no waiter.
     pub fn try_fill(&self, key: FlightKey) -> Option<FillPermit> {
         let mut shard = self.0.shard(&key).lock();

@@ -1,7 +1,8 @@
 //! The content of a request on its way to the origin: counted, and given up when its client stops sending.
 //!
 //! Always true:
-//! - Nothing is collected: what the origin does not take is not read from the client.
+//! - Nothing is collected but the content of a QUERY, up to `listen.query_content_max`: what the origin does not take is not
+//!   read from the client.
 //! - A client that sends nothing for `listen.body_idle_timeout` while the origin waits ends the request.
 
 use std::pin::Pin;
@@ -10,17 +11,73 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::Cache;
 use super::accept::Inbound;
+use super::error::{BadRequest, RequestError};
 use crate::body::BoxError;
+use crate::config::CacheMode;
 use crate::origin::ForwardBody;
+use crate::route::Route;
 
-/// The content of `inbound` as the origin gets it.
-pub(super) fn forwarded(inbound: &Inbound, content: Incoming, idle_max: Duration) -> ForwardBody {
+/// The content of `inbound` as the origin gets it. That of a QUERY which may be answered from the store is read first, for its
+/// key (RFC 10008); a longer one streams like any other, and goes past the cache.
+pub(super) async fn read(
+    cache: &Cache,
+    route: &Route,
+    inbound: &mut Inbound,
+    content: Incoming,
+) -> Result<ForwardBody, RequestError> {
+    let is_query = inbound.is_query() && route.config.cache != CacheMode::Off;
+    if inbound.content_count.is_none() && !is_query {
+        return Ok(ForwardBody::empty());
+    }
+    let listen = &cache.snapshot.load().config.listen;
+    let mut content = forwarded(inbound, content, listen.body_idle_timeout);
+    let query_content_max = usize::try_from(listen.query_content_max).unwrap_or(usize::MAX);
+    if !is_query {
+        return Ok(content);
+    }
+    let mut start = BytesMut::new();
+    while let Some(frame) = content.frame().await {
+        let Ok(data) = frame.map_err(|_| BadRequest::Content)?.into_data() else { continue };
+        start.extend_from_slice(&data);
+        if start.len() > query_content_max {
+            return Ok(ForwardBody::streamed(Resumed { start: Some(start.freeze()), rest: content }));
+        }
+    }
+    inbound.query_content = Some(start.freeze());
+    Ok(ForwardBody::empty())
+}
+
+/// A content of which the beginning has been read.
+struct Resumed {
+    start: Option<Bytes>,
+    rest: ForwardBody,
+}
+
+impl Body for Resumed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.start.take() {
+            Some(start) => Poll::Ready(Some(Ok(Frame::data(start)))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.start.is_none() && self.rest.is_end_stream()
+    }
+}
+
+fn forwarded(inbound: &Inbound, content: Incoming, idle_max: Duration) -> ForwardBody {
     match &inbound.content_count {
         Some(count) => ForwardBody::streamed(InboundContent { content, count: count.clone(), idle: None, idle_max }),
         None => ForwardBody::empty(),

@@ -53,6 +53,9 @@ pub enum BadRequest {
     /// RFC 9112 §3.2.
     #[error("the request target is not a path")]
     Target,
+    /// It broke off, or nothing came for `listen.body_idle_timeout`.
+    #[error("the request's content did not arrive whole")]
+    Content,
     /// Who would read the content, the old protocol or the new one?
     #[error("a request that changes protocol has no content")]
     UpgradeWithContent,

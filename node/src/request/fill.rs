@@ -4,32 +4,33 @@
 //! - The task outlives the client that caused it, so a client that leaves takes nothing from those who wait.
 //! - The purge position is read before the request leaves: a purge that comes later finds this response too old.
 //! - Waiters learn the outcome before the first byte of content is read.
-//! - A content cut short is aborted, never stored as complete.
+//! - An answer that is none to what was asked (a 304 about something else, another part) is not used: the whole is fetched.
 //!
-//! Not here: who waits (`collapse`), what a response may be stored for (`brim_semantics::storable`).
+//! Not here: who waits (`collapse`), what becomes of the response in the store (`entry`).
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use brim_semantics::{CacheKey, Nominated, PurgeState, Qualified, Refusal, RequestFacts, ResponseDirectives, Storable};
-use brim_store::{BodyReader, Fill, Finished, Following, Position, ResponseHead, Scope, StoredResponse};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use http_body_util::BodyExt;
+use brim_semantics::{PurgeState, Refusal};
+use brim_store::{Following, StoredResponse};
+use http::{Request, Response, StatusCode};
 use tokio::sync::oneshot;
 
 use super::collapse::{FillPermit, FlightKey, Landing};
-use super::{Cache, forward, respond};
+use super::entry::{Declined, Entry, Freshening, Times, Withheld};
+use super::forward;
+use super::partial::Ask;
+use super::ranges::Growing;
 use crate::origin::{Endpoint, ForwardBody, ForwardError, ForwardedResponse, OriginBody};
-use crate::route::Route;
 
 /// What came of a fetch, for the request that caused it.
-pub enum Filled {
-    /// The origin confirmed the stored response (304); it is fresh again.
-    Validated(Arc<StoredResponse>),
+pub(super) enum Filled {
+    /// The origin confirmed the stored response (304); it is fresh again. The fields are for this client only.
+    Validated(Arc<StoredResponse>, Withheld),
     /// The origin confirmed the stored response for this request, and forbade to keep it.
     Confirmed(Arc<StoredResponse>, Declined),
     /// A storable response is arriving.
-    Following(Arc<Following>, BodyReader, Withheld),
+    Following(Growing, Withheld),
     /// The response is for this client only.
     Passed(Response<OriginBody>, Declined),
     /// The origin answered a validation with this error, and the stored response may be used instead (RFC 9111 §4.3.3).
@@ -38,166 +39,172 @@ pub enum Filled {
     Failed(Arc<ForwardError>),
 }
 
-/// Fields that `no-cache="field"` or `private="field"` keeps out of the store (RFC 9111 §5.2.2.4, §5.2.2.7): for the client that
-/// caused the fetch, and nobody else.
-pub type Withheld = HeaderMap;
-
-/// Why a response is for its client only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Declined {
-    /// A rule forbids to store it.
-    Refused(Refusal),
-    /// It is larger than `store.object_max`.
-    TooLarge,
-    /// It carries more or longer surrogate keys than can be kept.
-    SurrogateKeys,
-}
-
-impl Declined {
-    /// What Cache-Status and the access log call it.
-    pub fn as_detail(self) -> &'static str {
-        match self {
-            Self::Refused(refusal) => refusal.as_detail(),
-            Self::TooLarge => "too-large",
-            Self::SurrogateKeys => "surrogate-keys-overflow",
-        }
-    }
-
-    /// True if the request's own fields forbid it: what is stored for others stays.
-    fn is_by_request(self) -> bool {
-        match self {
-            Self::Refused(refusal) => {
-                matches!(refusal, Refusal::RequestNoStore | Refusal::Authorization | Refusal::Method)
-            }
-            Self::TooLarge | Self::SurrogateKeys => false,
-        }
-    }
-}
-
 /// [`Filled`], and who answered.
-pub struct FetchReport {
+pub(super) struct FetchReport {
     /// The outcome.
-    pub filled: Filled,
+    pub(super) filled: Filled,
     /// The origin's status, if it answered.
-    pub status: Option<StatusCode>,
+    pub(super) status: Option<StatusCode>,
     /// The endpoint that answered.
-    pub endpoint: Option<Arc<Endpoint>>,
-}
-
-/// When a fetch went out and when its head came back.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    request: SystemTime,
-    response: SystemTime,
-}
-
-/// What a 304 made of the stored response.
-enum Freshening {
-    Kept(Arc<StoredResponse>),
-    Forbidden(Declined),
+    pub(super) endpoint: Option<Arc<Endpoint>>,
 }
 
 /// A fetch about to begin.
 pub(super) struct Fetch {
-    pub(super) cache: Arc<Cache>,
-    pub(super) route: Arc<Route>,
-    pub(super) key: CacheKey,
+    pub(super) entry: Entry,
     pub(super) flight: FlightKey,
     pub(super) permit: Option<FillPermit>,
     pub(super) request: Request<ForwardBody>,
-    /// The request's own fields: what `Vary` nominates is read from them.
-    pub(super) inbound_headers: HeaderMap,
-    pub(super) target: Uri,
-    /// The stored response to validate.
-    pub(super) validates: Option<Arc<StoredResponse>>,
-    pub(super) plugin: Option<[u8; 32]>,
+    pub(super) ask: Ask,
+    /// What of a missing part the request needs itself.
+    pub(super) needed_of_gap: Option<Range<u64>>,
+    /// The stored responses that a 304 may be about.
+    pub(super) offers: Vec<Arc<StoredResponse>>,
+    /// The one that is offered is what the request would have been answered with.
+    pub(super) is_validation: bool,
+    /// Nobody waits for it: it runs to its end all the same.
+    pub(super) is_background: bool,
 }
 
 impl Fetch {
     /// Starts the task; the receiver gets its report as soon as the head is there.
     pub(super) fn start(self) -> oneshot::Receiver<FetchReport> {
         let (reply, report) = oneshot::channel();
-        self.cache.tasks.clone().spawn("fill", self.run(reply));
+        self.entry.cache.tasks.clone().spawn("fill", self.run(reply));
         report
     }
 
     async fn run(mut self, reply: oneshot::Sender<FetchReport>) {
-        let fetched_at = self.cache.store.position();
+        let cache = self.entry.cache.clone();
+        let fetched_at = cache.store.position();
         self.drop_purged();
-        let request_time = self.cache.clock.now();
+        let request_time = cache.clock.now();
         let forwarded = match self.send().await {
             Ok(forwarded) => forwarded,
             Err(error) => return self.fail(reply, Arc::new(error)),
         };
-        let times = Times { request: request_time, response: self.cache.clock.now() };
+        let times = Times { request: request_time, response: cache.clock.now(), fetched_at };
         let (status, endpoint) = (forwarded.response.status(), Some(forwarded.endpoint));
         let report = |filled| FetchReport { filled, status: Some(status), endpoint: endpoint.clone() };
-        if let Some(stored) = self.validates.take() {
-            if status == StatusCode::NOT_MODIFIED {
-                let filled = match self.freshen(&stored, forwarded.response.headers(), times, fetched_at) {
-                    Freshening::Kept(freshened) => {
-                        self.announce(Landing::Stored(freshened.clone()));
-                        Filled::Validated(freshened)
-                    }
-                    Freshening::Forbidden(refusal) => {
-                        self.announce(Landing::Declined);
-                        Filled::Confirmed(stored, refusal)
-                    }
-                };
-                let _ = reply.send(report(filled));
-                return;
-            }
-            if brim_semantics::is_server_error(status) {
-                self.announce(Landing::ServerError);
-                let _ = reply.send(report(Filled::ErrorStatus(forwarded.response)));
-                return;
-            }
+        if let Some(stored) = self.confirmed_by(&forwarded.response).cloned() {
+            return self.freshen(&stored, &forwarded.response, times, reply, report).await;
         }
-        match self.begin_fill(&forwarded.response, times, fetched_at) {
+        if self.is_validation && !self.offers.is_empty() && brim_semantics::is_server_error(status) {
+            self.announce(Landing::ServerError);
+            let _ = reply.send(report(Filled::ErrorStatus(forwarded.response)));
+            return;
+        }
+        match self.entry.begin(&forwarded.response, times, &self.ask) {
             Err(declined) => {
                 self.decline(declined, status);
                 let _ = reply.send(report(Filled::Passed(forwarded.response, declined)));
             }
             Ok((fill, withheld)) => {
+                let fill = if self.is_background { fill.in_background() } else { fill };
                 let following = fill.follower();
                 // Taken before anybody else can: the first reader is not refused for a purge that came meanwhile, and
                 // that right belongs to the request that made the fetch.
-                if let Some(content) = following.read() {
-                    let _ = reply.send(report(Filled::Following(following.clone(), content, withheld)));
+                if let Some(growing) = self.growing(&following) {
+                    let _ = reply.send(report(Filled::Following(growing, withheld)));
                 }
                 self.announce(Landing::Following(following));
-                self.pump(fill, forwarded.response.into_body()).await;
+                if self.entry.pump(fill, forwarded.response.into_body()).await {
+                    cache.flights.forget_unshared(&self.flight);
+                }
             }
         }
     }
 
     /// A purge may have come between the look-up and this fetch. Its position is read already, so a 304 would make the
-    /// purged response look newer than its purge: fetch it whole instead.
+    /// purged response look newer than its purge: fetch without it instead.
     fn drop_purged(&mut self) {
-        let is_purged = |stored: &Arc<StoredResponse>| self.cache.store.purge_state(stored) == PurgeState::Hard;
-        if self.validates.as_ref().is_some_and(is_purged) {
-            self.validates = None;
-            forward::remove_conditions(self.request.headers_mut());
+        let store = &self.entry.cache.store;
+        let is_live = |stored: &Arc<StoredResponse>| store.purge_state(stored) != PurgeState::Hard;
+        if self.offers.iter().all(is_live) {
+            return;
+        }
+        self.offers.clear();
+        let headers = self.request.headers_mut();
+        forward::remove_conditions(headers);
+        self.ask.write_to(headers, &self.entry.inbound_headers, false);
+    }
+
+    /// Sends the request; once more, for the whole and without conditions, where the answer is none to what was asked.
+    async fn send(&mut self) -> Result<ForwardedResponse, ForwardError> {
+        let origin = self.entry.route.origin.clone();
+        let request = std::mem::replace(&mut self.request, Request::new(ForwardBody::empty()));
+        if self.offers.is_empty() && !matches!(self.ask, Ask::Range(_)) {
+            return origin.send(request).await;
+        }
+        let (mut parts, content) = request.into_parts();
+        let again = content.copy().unwrap_or_else(ForwardBody::empty);
+        let forwarded = origin.send(Request::from_parts(parts.clone(), content)).await?;
+        let is_other =
+            forwarded.response.status() == StatusCode::NOT_MODIFIED && self.confirmed_by(&forwarded.response).is_none();
+        if !is_other && !self.ask.is_missed_by(&forwarded.response) {
+            return Ok(forwarded);
+        }
+        tracing::debug!(target = %self.entry.target, status = %forwarded.response.status(), "not what was asked for: fetched whole");
+        if is_other && self.is_validation {
+            self.entry.cache.store.remove(&self.entry.key);
+        }
+        self.offers.clear();
+        self.ask = Ask::Whole;
+        self.needed_of_gap = None;
+        forward::remove_conditions(&mut parts.headers);
+        origin.send(Request::from_parts(parts, again)).await
+    }
+
+    /// The stored response that a 304 is about.
+    fn confirmed_by(&self, response: &Response<OriginBody>) -> Option<&Arc<StoredResponse>> {
+        if response.status() != StatusCode::NOT_MODIFIED {
+            return None;
+        }
+        let selects = |stored: &&Arc<StoredResponse>| {
+            brim_semantics::not_modified_selects(response.headers(), &stored.head.headers, self.is_validation)
+        };
+        self.offers.iter().find(selects)
+    }
+
+    async fn freshen(
+        self,
+        stored: &Arc<StoredResponse>,
+        response: &Response<OriginBody>,
+        times: Times,
+        reply: oneshot::Sender<FetchReport>,
+        report: impl Fn(Filled) -> FetchReport,
+    ) {
+        match self.entry.freshen(stored, response.headers(), times) {
+            Freshening::Forbidden(declined) => {
+                self.announce(Landing::Declined);
+                let _ = reply.send(report(Filled::Confirmed(stored.clone(), declined)));
+            }
+            Freshening::Kept(freshened, withheld) if self.is_validation => {
+                self.announce(Landing::Stored(freshened.clone()));
+                let _ = reply.send(report(Filled::Validated(freshened, withheld)));
+            }
+            Freshening::Kept(selected, withheld) => {
+                let Some(fill) = self.entry.begin_copy(&selected) else {
+                    let _ = reply.send(report(Filled::Validated(selected, withheld)));
+                    return;
+                };
+                let following = fill.follower();
+                if let Some(growing) = self.growing(&following) {
+                    let _ = reply.send(report(Filled::Following(growing, withheld)));
+                }
+                self.announce(Landing::Following(following));
+                self.entry.copy(fill, &selected).await;
+            }
         }
     }
 
-    /// Sends the request; once more, without conditions, where a 304 confirms something that is not stored.
-    async fn send(&mut self) -> Result<ForwardedResponse, ForwardError> {
-        let request = std::mem::replace(&mut self.request, Request::new(ForwardBody::empty()));
-        let Some(stored) = &self.validates else { return self.route.origin.send(request).await };
-        let (mut parts, content) = request.into_parts();
-        let forwarded = self.route.origin.send(Request::from_parts(parts.clone(), content)).await?;
-        let response = &forwarded.response;
-        let is_other = response.status() == StatusCode::NOT_MODIFIED
-            && !brim_semantics::not_modified_selects(response.headers(), &stored.head.headers, true);
-        if !is_other {
-            return Ok(forwarded);
+    /// The filler's own view of the content.
+    fn growing(&self, following: &Arc<Following>) -> Option<Growing> {
+        let part = following.head().part;
+        match self.needed_of_gap.clone().filter(|_| part.is_some()) {
+            Some(needed) => Growing::of_range(following, needed),
+            None => Growing::join_first(following, &self.entry.method, &self.entry.inbound_headers),
         }
-        tracing::debug!(target = %self.target, "a 304 names another validator than the stored one: fetched whole");
-        self.cache.store.remove(&self.key);
-        self.validates = None;
-        forward::remove_conditions(&mut parts.headers);
-        self.route.origin.send(Request::from_parts(parts, ForwardBody::empty())).await
     }
 
     fn announce(&self, landing: Landing) {
@@ -207,7 +214,7 @@ impl Fetch {
     }
 
     fn fail(self, reply: oneshot::Sender<FetchReport>, error: Arc<ForwardError>) {
-        self.route.note_forward_failure(&self.target, &error);
+        self.entry.route.note_forward_failure(&self.entry.target, &error);
         self.announce(Landing::Failed(error.clone()));
         let _ = reply.send(FetchReport { filled: Filled::Failed(error), status: None, endpoint: None });
     }
@@ -217,146 +224,8 @@ impl Fetch {
         let is_passing =
             declined == Declined::Refused(Refusal::RequestNoStore) || brim_semantics::is_server_error(status);
         if !is_passing {
-            self.cache.flights.remember_unshared(self.flight, declined.as_detail());
+            self.entry.cache.flights.remember_unshared(self.flight, declined.as_detail());
         }
         self.announce(Landing::Declined);
     }
-
-    /// RFC 9111 §4.3.4: the stored response with the fields of the 304, as fresh as the 304 makes it. `Err`: the 304 forbids
-    /// to keep it; it may still answer this request.
-    fn freshen(
-        &self,
-        stored: &Arc<StoredResponse>,
-        fields: &HeaderMap,
-        times: Times,
-        fetched_at: Position,
-    ) -> Freshening {
-        let facts = RequestFacts { method: &Method::GET, headers: &self.inbound_headers, target: &self.target };
-        let policy = &self.route.config.policy;
-        let status = stored.head.status;
-        let freshened = brim_semantics::freshened(
-            &facts,
-            status,
-            &stored.head.headers,
-            fields,
-            policy,
-            times.request,
-            times.response,
-        );
-        match freshened.storable {
-            Storable::Yes(meta) => {
-                Freshening::Kept(self.cache.store.freshen(stored, freshened.headers, meta, fetched_at))
-            }
-            Storable::No(refusal) => {
-                let declined = Declined::Refused(refusal);
-                // What this request's own fields forbid takes nothing from the others.
-                if !declined.is_by_request() {
-                    self.cache.store.remove(&self.key);
-                }
-                Freshening::Forbidden(declined)
-            }
-        }
-    }
-
-    fn begin_fill(
-        &self,
-        response: &Response<OriginBody>,
-        times: Times,
-        fetched_at: Position,
-    ) -> Result<(Fill, Withheld), Declined> {
-        let policy = &self.route.config.policy;
-        let facts = RequestFacts { method: &Method::GET, headers: &self.inbound_headers, target: &self.target };
-        let meta = match brim_semantics::storable(
-            &facts,
-            response.status(),
-            response.headers(),
-            policy,
-            times.request,
-            times.response,
-        ) {
-            Storable::Yes(_) if response.status() == StatusCode::PARTIAL_CONTENT => {
-                return Err(Declined::Refused(Refusal::Partial));
-            }
-            Storable::Yes(meta) => meta,
-            Storable::No(refusal) => return Err(Declined::Refused(refusal)),
-        };
-        let nominated = Nominated::of(response.headers(), &self.inbound_headers)
-            .map_err(|_| Declined::Refused(Refusal::VaryStar))?;
-        let length = http_body::Body::size_hint(response.body()).exact();
-        let object_max = self.cache.snapshot.load().config.store.object_max;
-        if length.is_some_and(|length| length > object_max) {
-            return Err(Declined::TooLarge);
-        }
-        let directives = ResponseDirectives::parse(response.headers(), policy);
-        let mut headers = brim_semantics::stored_headers(response.headers(), &directives);
-        let withheld = withheld(response.headers(), &directives);
-        respond::prepare(&mut headers, response.version(), times.response);
-        let (surrogate_keys, is_cut) = brim_semantics::surrogate_keys(response.headers());
-        if is_cut {
-            // A purge by one of the keys that were cut would miss it.
-            return Err(Declined::SurrogateKeys);
-        }
-        let head = ResponseHead {
-            key: self.key.clone(),
-            scope: self.scope(),
-            status: response.status(),
-            headers,
-            nominated,
-            part: None,
-            meta,
-            surrogate_keys,
-            fetched_at,
-            plugin: self.plugin,
-        };
-        Ok((self.cache.store.begin(head, length), withheld))
-    }
-
-    fn scope(&self) -> Scope {
-        Scope {
-            site: self.route.site.clone(),
-            authority: self.target.authority().map_or("", |authority| authority.as_str()).into(),
-            path: self.target.path().into(),
-            query: self.target.query().map(Into::into),
-        }
-    }
-
-    async fn pump(self, mut fill: Fill, mut content: OriginBody) {
-        let mut trailers = None;
-        while let Some(frame) = content.frame().await {
-            let frame = match frame {
-                Ok(frame) => frame,
-                Err(error) => {
-                    tracing::warn!(target = %self.target, error = %respond::chain(&error), "the origin's response was cut short: not stored");
-                    return;
-                }
-            };
-            match frame.into_data() {
-                Ok(data) => {
-                    if let Err(error) = fill.append(data).await {
-                        tracing::warn!(target = %self.target, %error, "fill aborted");
-                        return;
-                    }
-                }
-                Err(frame) => trailers = frame.into_trailers().ok(),
-            }
-        }
-        match fill.finish(trailers).await {
-            Finished::Stored(_) => self.cache.flights.forget_unshared(&self.flight),
-            Finished::NotStored(reason) => tracing::debug!(target = %self.target, ?reason, "response not stored"),
-        }
-    }
-}
-
-fn withheld(headers: &HeaderMap, directives: &ResponseDirectives) -> Withheld {
-    let named = [&directives.no_cache, &directives.private].into_iter().filter_map(|qualified| match qualified {
-        Qualified::Fields(names) => Some(names),
-        Qualified::Absent | Qualified::Whole => None,
-    });
-    let mut withheld = Withheld::new();
-    for name in named.flatten().filter(|name| !brim_semantics::is_hop_by_hop(name)) {
-        if !withheld.contains_key(name) {
-            withheld.extend(headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
-        }
-    }
-    withheld
 }

@@ -3,10 +3,13 @@
 //! Always true:
 //! - Fields that make some origins read another method, URL or host are forwarded only where the key rule reads them.
 //! - Fields of one hop end here; `Via` is appended; `Forwarded` and `X-Forwarded-*` are this node's own words.
-//! - A request that may fill the store carries none of its client's conditions and ranges: what is stored is the whole.
+//! - A request that may fill the store carries none of its client's conditions: those are answered from what is stored. Of its
+//!   ranges it carries what `partial` decides.
 //! - The query is the one that was keyed.
 //!
 //! Not here: connections, deadlines and endpoints (`origin`), what becomes of the response (`fill`).
+
+use std::sync::Arc;
 
 use brim_semantics::{ForwardedFacts, Trust};
 use brim_store::StoredResponse;
@@ -19,6 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::accept::Inbound;
 use super::error::{BadRequest, RequestError};
+use super::partial::Ask;
 use crate::origin::ForwardBody;
 
 /// What a forward request is for.
@@ -29,9 +33,11 @@ pub enum Purpose<'a> {
     /// To become another protocol.
     Upgrade,
     /// To fill the store.
-    Fill,
+    Fill(&'a Ask),
     /// To validate a stored response, or replace it (RFC 9111 §4.3.1).
-    Validate(&'a StoredResponse),
+    Validate(&'a StoredResponse, &'a Ask),
+    /// To fill the store with a variant, unless the origin names one of these that will do (RFC 9111 §4.1).
+    Select(&'a [Arc<StoredResponse>], &'a Ask),
 }
 
 /// The request for the origin. `keyed`: the fields that the route's key rule declares. The content goes separately: only [`Purpose::Pass`] has any.
@@ -57,16 +63,24 @@ pub fn request(
             headers.extend(protocol.map(|protocol| (UPGRADE, protocol)));
             inbound.method.clone()
         }
-        Purpose::Fill => {
-            remove_content_fields(&mut headers);
+        Purpose::Fill(ask) => {
+            let method = fetch_method(inbound, &mut headers);
             remove_conditions(&mut headers);
-            Method::GET
+            ask.write_to(&mut headers, &inbound.headers, false);
+            method
         }
-        Purpose::Validate(stored) => {
-            remove_content_fields(&mut headers);
-            remove_conditions(&mut headers);
-            brim_semantics::make_conditional(&mut headers, &stored.head.headers);
-            Method::GET
+        Purpose::Validate(stored, ask) => {
+            let method = fetch_method(inbound, &mut headers);
+            let is_conditional = brim_semantics::make_conditional(&mut headers, &stored.head.headers);
+            ask.write_to(&mut headers, &inbound.headers, is_conditional);
+            method
+        }
+        Purpose::Select(others, ask) => {
+            let method = fetch_method(inbound, &mut headers);
+            let others = others.iter().map(|one| &one.head.headers);
+            let is_conditional = brim_semantics::make_conditional_on_any(&mut headers, others);
+            ask.write_to(&mut headers, &inbound.headers, is_conditional);
+            method
         }
     };
     if let Some(left) = forwards_left(&inbound.method, &headers) {
@@ -85,6 +99,12 @@ pub fn request(
     Ok(request)
 }
 
+/// GET, whatever the client's method, and without content; a QUERY is a question of its own, and its content says which.
+fn fetch_method(inbound: &Inbound, headers: &mut HeaderMap) -> Method {
+    remove_content_fields(headers);
+    if inbound.query_content.is_some() { inbound.method.clone() } else { Method::GET }
+}
+
 /// `Max-Forwards` less this hop (RFC 9110 §7.6.2).
 fn forwards_left(method: &Method, headers: &HeaderMap) -> Option<u32> {
     if *method != Method::OPTIONS && *method != Method::TRACE {
@@ -97,7 +117,8 @@ fn accepts_trailers(te: &str) -> bool {
     te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
-/// These requests have no content: an origin that was told of some would read the next request for it.
+/// These requests have no content, or one whose length is known: an origin that was told another would read the next request
+/// for it.
 fn remove_content_fields(headers: &mut HeaderMap) {
     headers.remove(CONTENT_LENGTH);
     headers.remove(EXPECT);

@@ -4,13 +4,13 @@
 //! - The invalidation is durable and visible before the client gets the response that caused it: its next read cannot
 //!   find what its write has made untrue.
 //! - It happens whether or not the client waits for that response.
-//! - Only the target URI and what the response names on the same origin are touched.
+//! - Only the target URI, and the URIs and groups that the response names on the same origin (RFC 9875 §3), are touched.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use brim_store::{PurgeError, Selector};
-use http::{Method, Request, Response, Uri};
+use brim_store::{Position, PurgeError, Selector};
+use http::{HeaderMap, Method, Request, Response, Uri};
 use tokio::sync::oneshot;
 
 use super::error::RequestError;
@@ -23,6 +23,26 @@ use crate::route::Route;
 const TRIES_MAX: usize = 100;
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// What a write left in the purge log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written {
+    /// The newest purge when the request was sent.
+    before: Position,
+    /// When that was.
+    pub(super) sent: SystemTime,
+    /// The newest of its own invalidations, if all of them are in the log; and how many there are.
+    own: Option<(Position, u64)>,
+}
+
+impl Written {
+    /// The position of its invalidations, if nothing else was purged while it was under way: then its response is as new as
+    /// that.
+    pub(super) fn position_if_alone(self) -> Option<Position> {
+        let (newest, count) = self.own?;
+        (newest.0 == self.before.0 + count).then_some(newest)
+    }
+}
+
 /// Forwards a request that is not safe, in a task of its own: the origin may have acted on it even if the client does not
 /// wait for the answer, and then what is stored is untrue all the same.
 pub(super) async fn write(
@@ -30,55 +50,91 @@ pub(super) async fn write(
     route: &Arc<Route>,
     target: Uri,
     request: Request<ForwardBody>,
-) -> Result<Result<ForwardedResponse, ForwardError>, RequestError> {
+) -> Result<(Result<ForwardedResponse, ForwardError>, Written), RequestError> {
     let (reply, answer) = oneshot::channel();
     let (writing, route) = (cache.clone(), route.clone());
     cache.tasks.spawn("write", async move {
         let method = request.method().clone();
+        let mut written = Written { before: writing.store.position(), sent: writing.clock.now(), own: None };
         let forwarded = route.origin.send(request).await;
         if let Ok(forwarded) = &forwarded {
-            after(&writing, &route, &method, &target, &forwarded.response).await;
+            written.own = after(&writing, &route, &method, &target, &forwarded.response).await;
         }
-        let _ = reply.send(forwarded);
+        let _ = reply.send((forwarded, written));
     });
     answer.await.map_err(|_task_died| RequestError::Internal)
 }
 
-/// Invalidates what a `method` on `target` with this response makes untrue.
-async fn after(cache: &Cache, route: &Route, method: &Method, target: &Uri, response: &Response<OriginBody>) {
+/// Invalidates what a `method` on `target` with this response makes untrue. The newest position and how many there are, if all
+/// went well and there was anything to do.
+async fn after(
+    cache: &Cache,
+    route: &Route,
+    method: &Method,
+    target: &Uri,
+    response: &Response<OriginBody>,
+) -> Option<(Position, u64)> {
     if !brim_semantics::invalidates(method, response.status()) {
-        return;
+        return None;
     }
-    for uri in brim_semantics::invalidation_targets(target, response.headers()) {
-        let scheme = uri.scheme_str().unwrap_or("http");
-        let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let (mut newest, mut count, mut is_whole) = (Position(0), 0, true);
+    for selector in selectors(cache, target, response.headers()) {
+        match invalidate(cache, selector).await {
+            Ok(position) => {
+                newest = newest.max(position);
+                count += 1;
+            }
+            Err(error) => {
+                // The write has happened; refusing its answer would help nobody.
+                tracing::error!(site = %route.site, %target, %error, "an invalidation is not on disk, or not applied at all");
+                is_whole = false;
+            }
+        }
+    }
+    is_whole.then_some((newest, count))
+}
+
+/// What a successful write makes untrue: URIs (RFC 9111 §4.4), and groups of the same origin (RFC 9875 §3).
+fn selectors(cache: &Cache, target: &Uri, response: &HeaderMap) -> Vec<Selector> {
+    let mut selectors = Vec::new();
+    for uri in brim_semantics::invalidation_targets(target, response) {
+        let (scheme, authority) = (uri.scheme_str().unwrap_or("http"), authority_of(&uri));
         let url = PurgeUrl {
             scheme: scheme.to_owned(),
-            authority: brim_semantics::normal_authority(scheme, authority).into_owned(),
+            authority,
             path: uri.path().to_owned(),
             query: uri.query().map(str::to_owned),
         };
         // Responses may also be stored under the query that the route's key rule makes of this one.
         let rewritten = key::rewritten_urls(cache, &url);
-        for selector in std::iter::once(as_given(url)).chain(rewritten) {
-            if let Err(error) = invalidate(cache, selector).await {
-                // The write has happened; refusing its answer would help nobody.
-                tracing::error!(site = %route.site, %uri, %error, "an invalidation is not on disk, or not applied at all");
-            }
-        }
+        selectors.push(as_given(url));
+        selectors.extend(rewritten);
     }
+    let (groups, is_cut) = brim_semantics::invalidated_groups(response);
+    if is_cut {
+        tracing::warn!(%target, "Cache-Group-Invalidation names more or longer groups than are taken: the rest stays");
+    }
+    if !groups.is_empty() {
+        selectors.push(Selector::Groups { authority: authority_of(target).into(), groups });
+    }
+    selectors
+}
+
+fn authority_of(uri: &Uri) -> String {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    brim_semantics::normal_authority(uri.scheme_str().unwrap_or("http"), authority).into_owned()
 }
 
 fn as_given(url: PurgeUrl) -> Selector {
     Selector::Url { authority: url.authority.into(), path: url.path.into(), query: url.query.map(Into::into) }
 }
 
-async fn invalidate(cache: &Cache, selector: Selector) -> Result<(), PurgeError> {
+async fn invalidate(cache: &Cache, selector: Selector) -> Result<Position, PurgeError> {
     let mut tries_left = TRIES_MAX;
     loop {
         match cache.store.invalidate_selected(selector.clone(), cache.clock.now()).await {
             Err(PurgeError::Busy(_)) if tries_left > 0 => tries_left -= 1,
-            outcome => return outcome.map(|_position| ()),
+            outcome => return outcome,
         }
         tokio::time::sleep(PAUSE).await;
     }

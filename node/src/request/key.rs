@@ -5,6 +5,7 @@
 //!   one version of a rule stored is found again by that version only (after a rollback, for instance).
 //! - A cache-key rule that is missing or fails makes the request a bypass; there is no key to fall back to, because the
 //!   default key could hand one tenant's response to another.
+//! - The content of a QUERY, by its SHA-256, and the fields that say how to read it are in its key (RFC 10008).
 //! - A query that a rule replaces is keyed **and** forwarded: what is not keyed does not reach the origin.
 //!
 //! Not here: what a stored response is good for (`lookup`).
@@ -12,9 +13,11 @@
 use std::borrow::Cow;
 
 use brim_host::{Digest, KeyRequest, QueryUse};
-use brim_semantics::{CacheKey, KeyMethod, KeyPart, Target};
+use brim_semantics::{CacheKey, KeyMethod, KeyPart, PartValue, Target};
 use brim_store::Selector;
+use http::header::{CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method};
+use sha2::{Digest as _, Sha256};
 
 use super::Cache;
 use super::accept::Inbound;
@@ -40,7 +43,7 @@ pub enum Bypass {
     Method,
     /// `cache = "off"` for the route.
     RouteOff,
-    /// A GET or HEAD with content: an origin may read it, the key does not.
+    /// A GET or HEAD with content: an origin may read it, the key does not. Or a QUERY with more of it than is read for a key.
     Content,
     /// `If-Match` or `If-Unmodified-Since`, which only the origin can judge (RFC 9111 §4.3.2).
     Precondition,
@@ -78,6 +81,23 @@ pub fn derive(plugins: &PluginRegistry, route: &Route, inbound: &mut Inbound, ex
     if let Some(bypass) = bypass_without_key(route, inbound) {
         return Keyed::Bypass(bypass);
     }
+    of_route(plugins, route, inbound, exchange)
+}
+
+/// The key that a GET of the same URI with the same fields has.
+pub(super) fn derive_for_get(
+    plugins: &PluginRegistry,
+    route: &Route,
+    inbound: &mut Inbound,
+    exchange: &mut Exchange,
+) -> Keyed {
+    if brim_semantics::has_origin_preconditions(&inbound.headers) {
+        return Keyed::Bypass(Bypass::Precondition);
+    }
+    of_route(plugins, route, inbound, exchange)
+}
+
+fn of_route(plugins: &PluginRegistry, route: &Route, inbound: &mut Inbound, exchange: &mut Exchange) -> Keyed {
     match &route.config.cache_key_plugin {
         None => build(route, inbound, None, &[]),
         Some(name) => by_plugin(plugins, name, route, inbound, exchange),
@@ -86,12 +106,12 @@ pub fn derive(plugins: &PluginRegistry, route: &Route, inbound: &mut Inbound, ex
 
 fn bypass_without_key(route: &Route, inbound: &Inbound) -> Option<Bypass> {
     if !inbound.is_cacheable_method() {
-        return Some(Bypass::Method);
+        return Some(if inbound.is_query() { Bypass::Content } else { Bypass::Method });
     }
     if route.config.cache == CacheMode::Off {
         return Some(Bypass::RouteOff);
     }
-    if inbound.has_content {
+    if inbound.has_content && inbound.query_content.is_none() {
         return Some(Bypass::Content);
     }
     if brim_semantics::has_origin_preconditions(&inbound.headers) {
@@ -113,7 +133,7 @@ fn by_plugin(
     exchange.plugin = Some(active.clone());
     let request = KeyRequest {
         // A HEAD has the key of its GET, or a stored GET could not answer it.
-        method: Method::GET.as_str(),
+        method: if inbound.query_content.is_some() { inbound.method.as_str() } else { Method::GET.as_str() },
         scheme: inbound.scheme,
         authority: &inbound.authority,
         path: inbound.uri.path(),
@@ -148,10 +168,30 @@ fn build(route: &Route, inbound: &Inbound, rule: Option<Digest>, parts: &[KeyPar
         query: inbound.query(),
         rule: rule.as_ref(),
     };
-    match CacheKey::new(KeyMethod::Get, &target, parts) {
+    let key = match &inbound.query_content {
+        None => CacheKey::new(KeyMethod::Get, &target, parts),
+        Some(content) => {
+            let mut parts = parts.to_vec();
+            parts.extend(query_parts(&inbound.headers, content));
+            CacheKey::new(KeyMethod::Query, &target, &parts)
+        }
+    };
+    match key {
         Ok(key) => Keyed::Cache(key),
         Err(_too_long) => Keyed::Bypass(Bypass::KeyTooLong),
     }
+}
+
+/// What a QUERY asks: always the last parts of its key, so that no plugin's part can stand for one of them.
+fn query_parts(headers: &HeaderMap, content: &[u8]) -> Vec<KeyPart> {
+    let digest = Sha256::digest(content).to_vec();
+    let mut parts = vec![KeyPart { name: "content".into(), value: PartValue::Bytes(digest) }];
+    for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE] {
+        let lines: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+        let value = if lines.is_empty() { PartValue::Absent } else { PartValue::Bytes(lines.join(&b"\n"[..])) };
+        parts.push(KeyPart { name: name.as_str().into(), value });
+    }
+    parts
 }
 
 /// Under which other URLs responses to `url` may be stored, because the route's rule rewrites the query: what the rule makes of

@@ -12,21 +12,28 @@ use std::time::SystemTime;
 
 use brim_semantics::{CacheKey, ForwardReason, Nominated, PurgeState, Reuse, Why};
 use brim_store::{Found, Store, StoredResponse};
+use http::header::ETAG;
 
 use super::accept::Inbound;
+use super::need::Held;
+use super::partial::Parts;
 use crate::route::Route;
 
 /// What the store has for a request.
 #[derive(Debug, Clone)]
 pub enum Lookup {
     /// Usable as it is.
-    Fresh(Arc<StoredResponse>),
+    Fresh(Held),
     /// Stale, and the request takes it (`max-stale`).
-    StaleAllowed(Arc<StoredResponse>),
+    StaleAllowed(Held),
     /// Usable while one validation runs behind it (RFC 5861 §3).
-    StaleWhileValidating(Arc<StoredResponse>),
+    StaleWhileValidating(Held),
     /// Usable once the origin has confirmed it.
-    MustValidate(Arc<StoredResponse>, Why),
+    MustValidate(Held, Why),
+    /// Parts that lack some of what is asked for.
+    Incomplete(Parts),
+    /// Responses for other values of the nominated fields, with an entity tag; and the variant that this request asks for.
+    OtherVariants(Vec<Arc<StoredResponse>>, u64),
     /// Nothing usable.
     Absent(Absent),
 }
@@ -36,8 +43,8 @@ pub enum Lookup {
 pub enum Absent {
     /// Nothing is stored under the key.
     Uri,
-    /// Responses are stored, for other values of the nominated fields. The variant that this request asks for.
-    Vary(u64),
+    /// What is stored cannot answer this request, for another reason than its nominated fields.
+    Other,
     /// What was stored has been purged.
     Purged,
 }
@@ -47,7 +54,7 @@ impl Absent {
     pub fn forward_reason(self) -> ForwardReason {
         match self {
             Self::Uri | Self::Purged => ForwardReason::UriMiss,
-            Self::Vary(_) => ForwardReason::VaryMiss,
+            Self::Other => ForwardReason::Miss,
         }
     }
 }
@@ -87,28 +94,56 @@ fn select(
     now: SystemTime,
 ) -> Lookup {
     let mut absent = Absent::Uri;
-    for stored in variants {
+    let mut is_other_variant = false;
+    for (at, stored) in variants.iter().enumerate() {
         let purge = store.purge_state(stored);
         if purge == PurgeState::Hard {
             absent = Absent::Purged;
             continue;
         }
         if !stored.head.nominated.matches_or_answers(&inbound.headers, &stored.head.headers) {
-            if !matches!(absent, Absent::Vary(_)) {
-                absent = Absent::Vary(variant_of(stored, inbound));
-            }
+            is_other_variant = true;
             continue;
         }
+        let held = if stored.head.part.is_some() {
+            let older = variants[at + 1..].iter().filter(|one| is_usable_part(store, one, inbound));
+            match Parts::new(stored, older, inbound) {
+                Some(parts) if parts.suffice(inbound) => Held::Parts(parts),
+                Some(parts) => return Lookup::Incomplete(parts),
+                None => {
+                    absent = Absent::Other;
+                    continue;
+                }
+            }
+        } else {
+            Held::Whole(stored.clone())
+        };
         let policy = &route.config.policy;
         return match brim_semantics::reuse(&stored.head.meta, &inbound.directives, purge, now, policy) {
-            Reuse::Fresh => Lookup::Fresh(stored.clone()),
-            Reuse::StaleAllowed { .. } => Lookup::StaleAllowed(stored.clone()),
-            Reuse::StaleWhileValidating { .. } => Lookup::StaleWhileValidating(stored.clone()),
-            Reuse::MustValidate(why) => Lookup::MustValidate(stored.clone(), why),
+            Reuse::Fresh => Lookup::Fresh(held),
+            Reuse::StaleAllowed { .. } => Lookup::StaleAllowed(held),
+            Reuse::StaleWhileValidating { .. } => Lookup::StaleWhileValidating(held),
+            Reuse::MustValidate(why) => Lookup::MustValidate(held, why),
             Reuse::Unusable => continue,
         };
     }
-    Lookup::Absent(absent)
+    if is_other_variant { other_variants(store, variants, inbound) } else { Lookup::Absent(absent) }
+}
+
+fn is_usable_part(store: &Store, stored: &StoredResponse, inbound: &Inbound) -> bool {
+    stored.head.part.is_some()
+        && store.purge_state(stored) != PurgeState::Hard
+        && stored.head.nominated.matches(&inbound.headers)
+}
+
+/// What a 304 may name in place of the variant that is missing (RFC 9111 §4.1): complete, not purged, with an entity tag.
+fn other_variants(store: &Store, variants: &[Arc<StoredResponse>], inbound: &Inbound) -> Lookup {
+    let is_offered = |one: &&Arc<StoredResponse>| {
+        one.head.part.is_none() && one.head.headers.contains_key(ETAG) && store.purge_state(one) != PurgeState::Hard
+    };
+    let others = variants.iter().filter(is_offered).cloned().collect();
+    let nominated = variants.iter().find(|one| store.purge_state(one) != PurgeState::Hard);
+    Lookup::OtherVariants(others, nominated.map_or(0, |one| variant_of(one, inbound)))
 }
 
 /// The variant that `inbound` would be, by the nominated fields of a stored response of its key.

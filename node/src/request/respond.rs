@@ -12,15 +12,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use brim_semantics::{CacheStatus, Precondition, RangeDecision};
-use brim_store::{BodyReader, Following, ResponseHead, StoredResponse};
+use brim_store::{ResponseHead, StoredResponse};
 use http::header::{AGE, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, MAX_FORWARDS, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
 use super::Cache;
 use super::accept::Inbound;
+use super::entry::Withheld;
 use super::error::RequestError;
 use super::exchange::Exchange;
-use super::fill::Withheld;
+use super::partial::{self, Parts};
+use super::ranges::{self, Growing, Source};
 use super::record;
 use crate::body::ResponseBody;
 use crate::origin::OriginBody;
@@ -34,23 +36,36 @@ const SURROGATE_FIELDS: [HeaderName; 2] =
 pub enum Answer {
     /// The store.
     Stored(Arc<StoredResponse>),
-    /// A fill that is under way; the fields are for the client that caused it.
-    Following(Arc<Following>, Box<BodyReader>, Box<Withheld>),
+    /// A fill that is under way.
+    Following(Box<Growing>),
+    /// Stored parts, and the one that is being fetched.
+    Assembled(Box<Parts>, Option<Box<Growing>>),
+    /// One of the others, with fields for this client only.
+    With(Box<Self>, Box<Withheld>),
     /// The origin, for this client alone.
     Passed(Response<OriginBody>),
     /// The origin, for this client alone, to a request whose conditions were left out because the response might have been
     /// stored: they are answered here.
     Unconditional(Response<OriginBody>),
+    /// The origin, for this client, while the content is stored for others.
+    Kept(Response<ResponseBody>),
     /// This node itself.
     Own(Response<ResponseBody>),
     /// The origin agreed to another protocol; the connections are being joined.
     Switched(Response<ResponseBody>),
 }
 
+impl Answer {
+    /// With fields that are for this client only.
+    pub(super) fn with(self, withheld: Withheld) -> Self {
+        if withheld.is_empty() { self } else { Self::With(Box::new(self), Box::new(withheld)) }
+    }
+}
+
 /// Content of a whole response, before a range is cut from it.
 enum Content {
     Stored(Arc<StoredResponse>),
-    Growing(Box<BodyReader>),
+    Growing(Box<Growing>),
 }
 
 /// Makes the fields of a response ready to be sent any number of times.
@@ -66,17 +81,7 @@ pub(super) fn prepare(headers: &mut HeaderMap, version: Version, received: Syste
 pub(super) fn to_client(cache: &Cache, inbound: Inbound, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
     // A hit has waited for nothing since its look-up.
     let now = if exchange.outcome == Outcome::Hit { exchange.time } else { cache.clock.now() };
-    let mut response = match answer {
-        Answer::Stored(stored) => from_stored(&inbound, stored, now),
-        Answer::Following(following, content, withheld) => {
-            let mut response = from_head(&inbound, following.head(), Content::Growing(content), now);
-            response.headers_mut().extend(*withheld);
-            response
-        }
-        Answer::Passed(response) => passed(&inbound, response),
-        Answer::Unconditional(response) => unconditional(&inbound, passed(&inbound, response), now),
-        Answer::Own(response) | Answer::Switched(response) => response,
-    };
+    let mut response = answered(&inbound, answer, now);
     let headers = response.headers_mut();
     if !exchange.route.as_ref().is_some_and(|route| route.config.surrogate_keys_to_client) {
         for name in &SURROGATE_FIELDS {
@@ -85,6 +90,28 @@ pub(super) fn to_client(cache: &Cache, inbound: Inbound, answer: Answer, exchang
     }
     cache_status(&exchange).append_to(headers);
     record::attach(cache, inbound, exchange, response)
+}
+
+fn answered(inbound: &Inbound, answer: Answer, now: SystemTime) -> Response<ResponseBody> {
+    match answer {
+        Answer::Stored(stored) => from_stored(inbound, stored, now),
+        Answer::Following(growing) => {
+            let following = growing.following.clone();
+            from_head(inbound, following.head(), Content::Growing(growing), now)
+        }
+        Answer::Assembled(parts, growing) => assembled(inbound, *parts, growing.map(|growing| *growing), now),
+        Answer::With(answer, withheld) => {
+            let mut response = answered(inbound, *answer, now);
+            response.headers_mut().extend(*withheld);
+            response
+        }
+        Answer::Passed(response) => passed(inbound, response.map(ResponseBody::stream)),
+        Answer::Kept(response) => passed(inbound, response),
+        Answer::Unconditional(response) => {
+            unconditional(inbound, passed(inbound, response.map(ResponseBody::stream)), now)
+        }
+        Answer::Own(response) | Answer::Switched(response) => response,
+    }
 }
 
 /// The response to a request that none of the stages could answer.
@@ -179,13 +206,24 @@ fn from_stored(inbound: &Inbound, stored: Arc<StoredResponse>, now: SystemTime) 
 
 /// From a response that is in the store, or on its way there.
 fn from_head(inbound: &Inbound, head: &ResponseHead, content: Content, now: SystemTime) -> Response<ResponseBody> {
+    let status = if head.part.is_some() { StatusCode::OK } else { head.status };
+    conditional(inbound, head, status, now, || whole_or_range(inbound, head, content))
+}
+
+/// What the client's preconditions make of a response with this head (RFC 9110 §13.2).
+fn conditional(
+    inbound: &Inbound,
+    head: &ResponseHead,
+    status: StatusCode,
+    now: SystemTime,
+    proceed: impl FnOnce() -> Response<ResponseBody>,
+) -> Response<ResponseBody> {
     let received = head.meta.response_time;
-    let precondition =
-        brim_semantics::evaluate(&inbound.method, &inbound.headers, head.status, &head.headers, received);
-    let mut response = match precondition {
+    let evaluated = brim_semantics::evaluate(&inbound.method, &inbound.headers, status, &head.headers, received);
+    let mut response = match evaluated {
         Precondition::NotModified => not_modified(brim_semantics::not_modified_headers(&head.headers)),
         Precondition::Failed => problem(StatusCode::PRECONDITION_FAILED, "a precondition of the request does not hold"),
-        Precondition::Proceed => whole_or_range(inbound, head, content),
+        Precondition::Proceed => proceed(),
     };
     response.headers_mut().insert(AGE, head.meta.age_value(now));
     response
@@ -198,41 +236,65 @@ fn not_modified(headers: HeaderMap) -> Response<ResponseBody> {
     response
 }
 
-fn whole_or_range(inbound: &Inbound, head: &ResponseHead, content: Content) -> Response<ResponseBody> {
-    let Some(length) = content.length(head) else { return whole(inbound, head, content, None) };
-    match brim_semantics::ranges(&inbound.method, &inbound.headers, head.status, &head.headers, length) {
-        // Several ranges are answered with the whole, as RFC 9110 §14.2 allows.
-        RangeDecision::Whole | RangeDecision::Many(_) => whole(inbound, head, content, Some(length)),
-        RangeDecision::Unsatisfiable => {
-            let mut response = problem(StatusCode::RANGE_NOT_SATISFIABLE, "the range lies beyond the content");
-            response.headers_mut().insert(CONTENT_RANGE, brim_semantics::unsatisfied_content_range(length));
-            response
+/// From stored parts; the newest head counts for all of them (RFC 9111 §3.4).
+fn assembled(inbound: &Inbound, parts: Parts, growing: Option<Growing>, now: SystemTime) -> Response<ResponseBody> {
+    let (newest, arriving) = (parts.newest().clone(), growing.as_ref().map(|growing| growing.following.clone()));
+    let head = arriving.as_ref().map_or(&newest.head, |following| following.head());
+    conditional(inbound, head, StatusCode::OK, now, || {
+        let (wanted, length) = (parts.wanted.clone(), parts.complete_length());
+        if wanted == RangeDecision::Unsatisfiable {
+            return unsatisfiable(length);
         }
-        RangeDecision::One(range) => match content {
-            // A growing content is sent whole rather than waited for.
-            Content::Growing(_) => whole(inbound, head, content, Some(length)),
-            Content::Stored(stored) => {
-                let mut response = Response::new(ResponseBody::Empty);
-                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-                *response.headers_mut() = head.headers.clone();
-                response.headers_mut().insert(CONTENT_RANGE, brim_semantics::content_range(&range, length));
-                response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-                *response.body_mut() = part(&stored, range);
-                response
+        let headers = partial::without_part(&head.headers);
+        ranges::respond(headers, Source::Parts(parts, growing), &wanted, length).unwrap_or_else(|| {
+            problem(StatusCode::BAD_GATEWAY, "the parts of the content do not fit together any more")
+        })
+    })
+}
+
+fn whole_or_range(inbound: &Inbound, head: &ResponseHead, content: Content) -> Response<ResponseBody> {
+    match content {
+        Content::Growing(growing) => growing_content(inbound, head, *growing),
+        Content::Stored(stored) => {
+            let Some(length) = stored.content_length() else {
+                return whole(inbound, head, Content::Stored(stored), None);
+            };
+            match brim_semantics::ranges(&inbound.method, &inbound.headers, head.status, &head.headers, length) {
+                RangeDecision::Whole => whole(inbound, head, Content::Stored(stored), Some(length)),
+                RangeDecision::Unsatisfiable => unsatisfiable(length),
+                ranges => ranges::respond(head.headers.clone(), Source::Stored(stored.clone()), &ranges, length)
+                    .unwrap_or_else(|| whole(inbound, head, Content::Stored(stored), Some(length))),
             }
-        },
+        }
     }
 }
 
-fn part(stored: &StoredResponse, range: std::ops::Range<u64>) -> ResponseBody {
-    let in_memory = stored.body().and_then(|content| {
-        let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
-        (end <= content.len()).then(|| content.slice(start..end))
-    });
-    match in_memory {
-        Some(content) => ResponseBody::full(content),
-        None => ResponseBody::sized(record::ReaderBody::new(stored.read_range(range.clone())), range.end - range.start),
-    }
+/// Of a content that is still arriving: what [`Growing::join`] has chosen.
+fn growing_content(inbound: &Inbound, head: &ResponseHead, growing: Growing) -> Response<ResponseBody> {
+    let length = growing.representation_length();
+    let (Some(range), Some(length)) = (growing.range().cloned(), length) else {
+        let decision = length.map(|length| {
+            brim_semantics::ranges(&inbound.method, &inbound.headers, head.status, &head.headers, length)
+        });
+        return match (decision, length) {
+            (Some(RangeDecision::Unsatisfiable), Some(length)) => unsatisfiable(length),
+            _ => whole(inbound, head, Content::Growing(Box::new(growing)), length),
+        };
+    };
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    *response.headers_mut() = head.headers.clone();
+    response.headers_mut().insert(CONTENT_RANGE, brim_semantics::content_range(&range, length));
+    let sent_length = range.end - range.start;
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(sent_length));
+    *response.body_mut() = ResponseBody::sized(record::ReaderBody::new(growing.into_reader()), sent_length);
+    response
+}
+
+fn unsatisfiable(length: u64) -> Response<ResponseBody> {
+    let mut response = problem(StatusCode::RANGE_NOT_SATISFIABLE, "the range lies beyond the content");
+    response.headers_mut().insert(CONTENT_RANGE, brim_semantics::unsatisfied_content_range(length));
+    response
 }
 
 fn whole(inbound: &Inbound, head: &ResponseHead, content: Content, length: Option<u64>) -> Response<ResponseBody> {
@@ -246,7 +308,7 @@ fn whole(inbound: &Inbound, head: &ResponseHead, content: Content, length: Optio
         return response;
     }
     *response.body_mut() = match content {
-        Content::Growing(reader) => ResponseBody::stream(record::ReaderBody::new(*reader)),
+        Content::Growing(growing) => ResponseBody::stream(record::ReaderBody::new(growing.into_reader())),
         Content::Stored(stored) => match stored.body() {
             Some(content) => match stored.trailers() {
                 None => ResponseBody::full(content),
@@ -267,7 +329,7 @@ fn whole(inbound: &Inbound, head: &ResponseHead, content: Content, length: Optio
 }
 
 /// The origin's response, for one client.
-fn passed(inbound: &Inbound, response: Response<OriginBody>) -> Response<ResponseBody> {
+fn passed(inbound: &Inbound, response: Response<ResponseBody>) -> Response<ResponseBody> {
     let version = response.version();
     let (mut parts, content) = response.into_parts();
     brim_semantics::strip_hop_by_hop(&mut parts.headers);
@@ -275,7 +337,7 @@ fn passed(inbound: &Inbound, response: Response<OriginBody>) -> Response<Respons
     if !parts.headers.contains_key(AGE) {
         parts.headers.insert(AGE, HeaderValue::from_static("0"));
     }
-    let content = if inbound.method == Method::HEAD { ResponseBody::Empty } else { ResponseBody::stream(content) };
+    let content = if inbound.method == Method::HEAD { ResponseBody::Empty } else { content };
     Response::from_parts(parts, content)
 }
 
@@ -287,7 +349,8 @@ fn unconditional(
 ) -> Response<ResponseBody> {
     let (status, headers) = (response.status(), response.headers());
     let precondition = brim_semantics::evaluate(&inbound.method, &inbound.headers, status, headers, received);
-    if status != StatusCode::OK || precondition != Precondition::NotModified {
+    let is_usual = status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT;
+    if !is_usual || precondition != Precondition::NotModified {
         return response;
     }
     let mut headers = brim_semantics::not_modified_headers(headers);
@@ -295,14 +358,4 @@ fn unconditional(
         headers.insert(AGE, age);
     }
     not_modified(headers)
-}
-
-impl Content {
-    /// The length of the whole, as far as it is known.
-    fn length(&self, head: &ResponseHead) -> Option<u64> {
-        match self {
-            Self::Stored(stored) => stored.content_length(),
-            Self::Growing(_) => head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok(),
-        }
-    }
 }

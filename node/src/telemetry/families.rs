@@ -96,6 +96,8 @@ families! {
     StoreReadFailures = Counter "brim_store_read_failures_total" [] "Stored responses refused because key, length or checksum did not match.";
     StoreLoadsGivenUp = Counter "brim_store_loads_given_up_total" [] "Loads from disk that were given up: the queue was full or the deadline passed.";
     StoreQuarantines = Counter "brim_store_quarantines_total" [] "Times the store was set aside as damaged and started empty.";
+    FillsAborted = Counter "brim_fills_aborted_total" [] "Fills that broke off: the origin, or a content that was none.";
+    FillsUnread = Counter "brim_fills_unread_total" [] "Fills that were ended because all their clients had left and much was missing.";
     FillsUnderWay = Gauge "brim_fills_under_way" [] "Fetches that other requests can wait for now.";
 
     Purges = Counter "brim_purges_total" [] "Purges and invalidations that were acknowledged.";

@@ -35,6 +35,9 @@ pub struct StoreConfig {
     pub object_max: u64,
     /// The longest body that is kept in memory whole.
     pub memory_object_max: u64,
+    /// A fill that no client reads any more goes on while at most so many bytes of it are missing or, of a body without
+    /// an announced length, have come since the last client left. Zero: it ends at once.
+    pub finish_unread: u64,
     /// Stored responses under one cache key; the oldest makes room.
     pub variants_max: usize,
     /// How often the index and the open segment are made durable.
@@ -52,6 +55,7 @@ impl StoreConfig {
             memory_max: 512 << 20,
             object_max: 5 << 30,
             memory_object_max: 1 << 20,
+            finish_unread: 8 << 20,
             variants_max: 32,
             flush_every: Duration::from_millis(500),
             reserve_free: 256 << 20,

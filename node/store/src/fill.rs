@@ -5,9 +5,10 @@
 //! by the slowest.
 //!
 //! Always true:
-//! - Every reader that joined gets the whole body, or an error; never a shortened one without an error.
+//! - Every reader that joined gets the whole body, or its whole range, or an error; never less without an error.
 //! - A fill holds about `2 * FILL_WINDOW_BYTES` in memory, or a body that is collected, whatever the body's length.
-//! - A fill that is dropped leaves nothing on disk and tells its readers.
+//! - A fill that is dropped or ends early leaves nothing on disk and tells its readers.
+//! - A fill that nobody reads ends when more than `finish_unread` bytes are to come, unless it runs in the background.
 //! - Only a whole response whose length agrees is entered, and none that a hard purge names meanwhile.
 
 use std::future::{Future, poll_fn};
@@ -40,8 +41,9 @@ pub enum FillError {
     /// More bytes than `Content-Length` announced.
     #[error("the body is longer than its announced {0} bytes")]
     TooLong(u64),
-    /// It is not stored and nobody reads it any more: the fetch may stop.
-    #[error("the body is not stored and nobody reads it")]
+    /// Nobody reads it any more, and it is not stored, or too long to be fetched for the store alone
+    /// ([`StoreConfig::finish_unread`](crate::StoreConfig::finish_unread)): the fetch should stop.
+    #[error("nobody reads the body, and it is not stored or too much of it is missing")]
     Unwanted,
 }
 
@@ -52,7 +54,7 @@ pub enum Reason {
     TooLarge,
     /// Too long for memory, and the disk takes no writes.
     NoRoom,
-    /// Shorter than announced; its readers got an error.
+    /// Shorter than announced, or ended by a [`FillError`]; its readers got an error.
     Incomplete,
     /// A hard purge named it while it was fetched.
     Purged,
@@ -128,6 +130,7 @@ pub struct Fill {
     expected: Option<u64>,
     total: u64,
     sink: Sink,
+    is_in_background: bool,
     is_ended: bool,
 }
 
@@ -136,7 +139,16 @@ impl Fill {
         shared.counters.fills.add(1);
         let names = Arc::new(Names::of(&head.scope, &head.surrogate_keys));
         let following = Following::new(Arc::clone(&shared), head, Arc::clone(&names), expected);
-        Self { shared, following, names, expected, total: 0, sink: Sink::Collect, is_ended: false }
+        let sink = Sink::Collect;
+        Self { shared, following, names, expected, total: 0, sink, is_in_background: false, is_ended: false }
+    }
+
+    /// For work that no client waits for, such as a validation behind a stale answer or a copy: it goes on without
+    /// readers however long it is, as long as it is going to be stored.
+    #[must_use]
+    pub fn in_background(mut self) -> Self {
+        self.is_in_background = true;
+        self
     }
 
     /// What others join.
@@ -144,7 +156,11 @@ impl Fill {
         Arc::clone(&self.following)
     }
 
-    /// Takes the next bytes of the body. Waits for the disk, and for the slowest reader once the body only passes.
+    /// Takes the next bytes of the body. Waits for the disk, and for the slowest reader once the body only passes. After
+    /// an error the fill has ended: it gave back what it held, and takes nothing more.
+    ///
+    /// Bytes are not copied here. A body that stays in memory is copied once, when it is whole, so that it keeps no buffer
+    /// of a connection alive; one that streams is copied into blocks.
     ///
     /// Cancel safe: the bytes are taken before the first wait.
     pub async fn append(&mut self, bytes: Bytes) -> Result<(), FillError> {
@@ -156,17 +172,31 @@ impl Fill {
             self.abort();
             return Err(FillError::TooLong(expected));
         }
+        if self.is_ended {
+            return Err(FillError::Unwanted);
+        }
         if let Sink::Stream(streaming) = &mut self.sink {
             streaming.staged.extend_from_slice(&bytes);
         }
         self.following.push(bytes);
+        if !self.is_in_background && self.following.abort_unread(self.shared.config.finish_unread) {
+            return Err(self.unwanted());
+        }
         self.choose_sink().await;
         self.write_staged(PIECE_BYTES).await;
         if matches!(self.sink, Sink::Pass(_)) {
             let following = &self.following;
-            return poll_fn(|cx| following.poll_paced(cx)).await;
+            if poll_fn(|cx| following.poll_paced(cx)).await.is_err() {
+                return Err(self.unwanted());
+            }
         }
         Ok(())
+    }
+
+    fn unwanted(&mut self) -> FillError {
+        self.shared.counters.fills_unread.add(1);
+        self.abort();
+        FillError::Unwanted
     }
 
     /// Where the body goes, now that it is so long.
@@ -264,7 +294,7 @@ impl Fill {
 
     /// The body is whole. Its readers see the end whether it is stored or not.
     pub async fn finish(mut self, trailers: Option<HeaderMap>) -> Finished {
-        if self.expected.is_some_and(|expected| expected != self.total) {
+        if self.is_ended || self.expected.is_some_and(|expected| expected != self.total) {
             self.abort();
             return Finished::NotStored(Reason::Incomplete);
         }
@@ -328,6 +358,7 @@ impl Fill {
         }
         self.shared.counters.fills_aborted.add(1);
         self.following.abort();
+        self.sink = Sink::Pass(Reason::Incomplete);
     }
 }
 

@@ -2,9 +2,12 @@
 //!
 //! Always true:
 //! - `held` reaches from `held_start` to `total` without a gap; what is below is on disk, or wanted by no reader.
+//! - A reader of a range wants nothing below its first byte: as long as that has not arrived it keeps nothing in memory
+//!   and is not behind. With its last byte it leaves.
 //! - The lock is held for the time of a slice and some wakes, never across a wait.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -16,7 +19,7 @@ use parking_lot::Mutex;
 use crate::config::FILL_WINDOW_BYTES;
 use crate::fill::FillError;
 use crate::purge::Names;
-use crate::reader::{BodyReader, FromFill};
+use crate::reader::{BodyReader, FromFill, slice};
 use crate::response::{Place, Reading, ResponseHead};
 use crate::shared::Shared;
 
@@ -25,9 +28,11 @@ enum End {
     Aborted,
 }
 
-#[derive(Default)]
 struct Slot {
+    /// The next byte it wants; may lie beyond `total`.
     offset: u64,
+    /// It wants nothing from here on.
+    end: u64,
     waker: Option<Waker>,
 }
 
@@ -42,6 +47,8 @@ struct State {
     is_passing: bool,
     end: Option<End>,
     readers: Vec<Option<Slot>>,
+    /// The body's length when its last reader left.
+    unread_from: u64,
     filler: Option<Waker>,
 }
 
@@ -49,7 +56,11 @@ struct State {
 pub(crate) enum Step {
     Bytes(Bytes),
     OnDisk(Place),
-    Ended(Option<HeaderMap>),
+    /// The body is whole, so long, and nothing is left.
+    Ended {
+        length: u64,
+        trailers: Option<HeaderMap>,
+    },
     Aborted,
     Wait,
 }
@@ -68,8 +79,17 @@ impl State {
         self.place.as_ref().map_or(0, |place| place.header.length)
     }
 
+    fn is_aborted(&self) -> bool {
+        matches!(self.end, Some(End::Aborted))
+    }
+
+    /// Whether a reader can still get all it wants.
+    fn can_serve(&self, slot: &Slot) -> bool {
+        !self.is_aborted() || slot.end <= self.total
+    }
+
     fn slowest(&self) -> Option<u64> {
-        self.readers.iter().flatten().map(|slot| slot.offset).min()
+        self.readers.iter().flatten().filter(|slot| self.can_serve(slot)).map(|slot| slot.offset).min()
     }
 
     fn drop_below(&mut self, offset: u64) {
@@ -84,15 +104,21 @@ impl State {
 
     /// Drops what nobody needs in memory.
     fn trim(&mut self) {
-        if self.is_passing {
-            self.drop_below(self.slowest().unwrap_or(self.total).max(self.on_disk()));
+        let slowest = self.slowest();
+        if self.is_aborted() && slowest.is_none() {
+            // Its segment is removed, but takes space as long as somebody holds the file open.
+            self.place = None;
+        }
+        if self.is_passing || self.is_aborted() {
+            self.drop_below(slowest.unwrap_or(self.total).max(self.on_disk()));
         } else if self.place.is_some() {
             self.drop_below(self.on_disk());
         }
     }
 
-    fn wake_readers(&mut self) {
-        for slot in self.readers.iter_mut().flatten() {
+    /// Wakes those who wait for a byte below `offset`.
+    fn wake_readers(&mut self, offset: u64) {
+        for slot in self.readers.iter_mut().flatten().filter(|slot| slot.offset < offset) {
             if let Some(waker) = slot.waker.take() {
                 waker.wake();
             }
@@ -100,12 +126,19 @@ impl State {
     }
 
     fn moved(&mut self) {
-        if self.is_passing {
+        if self.is_passing || self.is_aborted() {
             self.trim();
             if let Some(filler) = self.filler.take() {
                 filler.wake();
             }
         }
+    }
+
+    /// What readers of ranges still need of what has arrived stays until they have it.
+    fn abort(&mut self) {
+        self.end = Some(End::Aborted);
+        self.trim();
+        self.wake_readers(u64::MAX);
     }
 }
 
@@ -119,13 +152,41 @@ impl Following {
         &self.head
     }
 
+    /// Bytes of the body that have arrived so far. It only grows, and says nothing of what is to come.
+    pub fn arrived(&self) -> u64 {
+        self.state.lock().total
+    }
+
     /// A reader from the first byte. None: it can be joined no more, because it broke off, is not stored, or a purge
     /// named it since its fetch began: what came after a purge must not see what was fetched before it. The first
     /// reader is not refused for a purge; it belongs to the request that made the fetch.
     pub fn read(self: &Arc<Self>) -> Option<BodyReader> {
+        self.join(0, None)
+    }
+
+    /// A reader of the bytes `range` of this body, counted from its own first byte (also where it is a part, RFC 9110
+    /// §14.4). None as for [`Following::read`]; it counts as a reader like any other.
+    ///
+    /// - It waits until the fill gets there. Until then it keeps no bytes in memory and is not what the fill waits for.
+    /// - It ends with the last byte of the range, without trailers even where the body ends there too, and holds nobody
+    ///   up from then on.
+    /// - A range is cut to the body where its length is known, by announcement or because the fill has ended; what lies
+    ///   beyond gives nothing. Where it is not known yet, a body that turns out to end before `range.end` is
+    ///   [`BodyError::TooShort`](crate::BodyError::TooShort), because the reader's length may have been promised already;
+    ///   a range to `u64::MAX` promises none and just ends.
+    /// - A fill that breaks off takes nothing from a range that has arrived whole.
+    ///
+    /// A body that is not stored is paced by its slowest reader. Who reads several ranges of it one after the other, all
+    /// joined before the first is read, must take them in ascending order: otherwise the first waits for a fill that
+    /// waits for the second.
+    pub fn read_range(self: &Arc<Self>, range: Range<u64>) -> Option<BodyReader> {
+        self.join(range.start, Some(range.end))
+    }
+
+    fn join(self: &Arc<Self>, start: u64, end: Option<u64>) -> Option<BodyReader> {
         let purge = self.shared.clock().state_now(&self.names, self.head.fetched_at);
         let mut state = self.state.lock();
-        if state.is_passing || matches!(state.end, Some(End::Aborted)) {
+        if state.is_passing || state.is_aborted() {
             return None;
         }
         if purge != PurgeState::Live && !state.readers.is_empty() {
@@ -138,10 +199,16 @@ impl Following {
                 state.readers.len() - 1
             }
         };
-        state.readers[slot] = Some(Slot::default());
+        let length = self.expected.or_else(|| state.end.is_some().then_some(state.total));
+        let end = end.map(|end| end.min(length.unwrap_or(u64::MAX)));
+        let remaining = match end {
+            None => self.expected,
+            Some(end) if length.is_some() || end <= state.total.max(start) => Some(end.saturating_sub(start)),
+            Some(_) => None,
+        };
+        state.readers[slot] = Some(Slot { offset: start, end: end.unwrap_or(u64::MAX), waker: None });
         drop(state);
-        let from = FromFill { following: Arc::clone(self), slot, next: 0, job: None };
-        Some(BodyReader::following(from, self.expected))
+        Some(BodyReader::following(FromFill::new(Arc::clone(self), slot, start, end), remaining))
     }
 
     pub(crate) fn reading(&self) -> &Reading {
@@ -150,9 +217,8 @@ impl Following {
 
     pub(crate) fn step(&self, slot: usize, offset: u64, cx: &Context<'_>) -> Step {
         let mut state = self.state.lock();
-        if let Some(End::Aborted) = state.end {
-            return Step::Aborted;
-        }
+        let served = state.readers.get(slot).and_then(Option::as_ref).filter(|slot| state.can_serve(slot));
+        let Some(end) = served.map(|slot| slot.end) else { return Step::Aborted };
         if offset < state.held_start.min(state.total)
             && let Some(place) = &state.place
         {
@@ -162,8 +228,7 @@ impl Following {
             let at = state.held.partition_point(|(start, _)| *start <= offset);
             let piece = at.checked_sub(1).and_then(|at| state.held.get(at)).cloned();
             if let Some((start, bytes)) = piece {
-                let bytes =
-                    bytes.slice(usize::try_from(offset - start).map_or(bytes.len(), |from| from.min(bytes.len()))..);
+                let bytes = slice(&bytes, offset - start, end - start);
                 if let Some(slot) = state.readers.get_mut(slot).and_then(Option::as_mut) {
                     slot.offset = offset + bytes.len() as u64;
                 }
@@ -174,7 +239,7 @@ impl Following {
             return Step::Aborted;
         }
         if let Some(End::Whole(trailers)) = &state.end {
-            return Step::Ended(trailers.clone());
+            return Step::Ended { length: state.total, trailers: trailers.clone() };
         }
         if let Some(slot) = state.readers.get_mut(slot).and_then(Option::as_mut) {
             match &mut slot.waker {
@@ -198,6 +263,9 @@ impl Following {
         if let Some(slot) = state.readers.get_mut(slot) {
             *slot = None;
         }
+        if state.readers.iter().all(Option::is_none) {
+            state.unread_from = state.total;
+        }
         state.moved();
     }
 
@@ -207,7 +275,8 @@ impl Following {
         state.total += bytes.len() as u64;
         state.held.push_back((start, bytes));
         state.trim();
-        state.wake_readers();
+        let total = state.total;
+        state.wake_readers(total);
     }
 
     /// All that is held, as one piece.
@@ -243,6 +312,21 @@ impl Following {
         state.trim();
     }
 
+    /// Aborts if nobody reads and too much is to come: more than `limit` bytes are missing, or, of a body whose length is
+    /// not announced, more than that have come since its last reader left. Nobody can join between the two.
+    pub(crate) fn abort_unread(&self, limit: u64) -> bool {
+        let mut state = self.state.lock();
+        let bytes = match self.expected {
+            Some(expected) => expected.saturating_sub(state.total),
+            None => state.total - state.unread_from,
+        };
+        if bytes <= limit || state.readers.iter().any(Option::is_some) {
+            return false;
+        }
+        state.abort();
+        true
+    }
+
     /// Ready when the slowest reader is near enough, or nobody reads.
     pub(crate) fn poll_paced(&self, cx: &Context<'_>) -> Poll<Result<(), FillError>> {
         let mut state = self.state.lock();
@@ -257,13 +341,10 @@ impl Following {
     pub(crate) fn end(&self, trailers: Option<HeaderMap>) {
         let mut state = self.state.lock();
         state.end = Some(End::Whole(trailers));
-        state.wake_readers();
+        state.wake_readers(u64::MAX);
     }
 
     pub(crate) fn abort(&self) {
-        let mut state = self.state.lock();
-        state.end = Some(End::Aborted);
-        state.held.clear();
-        state.wake_readers();
+        self.state.lock().abort();
     }
 }

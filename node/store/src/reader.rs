@@ -31,6 +31,9 @@ pub enum BodyError {
     /// The fetch that filled it broke off.
     #[error("the fetch of this response broke off")]
     Aborted,
+    /// It is whole with so many bytes, and the range that was asked for, before that was known, reaches beyond them.
+    #[error("the body ended after {0} bytes, before the end of the range")]
+    TooShort(u64),
     /// The stored bytes are not those that were written; the stored response is removed.
     #[error("the stored body is damaged: {0}")]
     Damaged(String),
@@ -51,11 +54,14 @@ struct FromDisk {
     is_header_checked: bool,
 }
 
+/// A place among the readers of a growing body; dropping it gives the place back.
 pub(crate) struct FromFill {
-    pub(crate) following: Arc<Following>,
-    pub(crate) slot: usize,
-    pub(crate) next: u64,
-    pub(crate) job: Option<Job>,
+    following: Arc<Following>,
+    slot: usize,
+    next: u64,
+    /// Of a range; `u64::MAX` for all there is. None is the whole body with its trailers.
+    end: Option<u64>,
+    job: Option<Job>,
 }
 
 enum Source {
@@ -94,7 +100,8 @@ impl BodyReader {
     }
 
     pub(crate) fn following(from: FromFill, length: Option<u64>) -> Self {
-        Self { source: Source::Fill(from), remaining: length, trailers: None }
+        let source = if from.has_all() { Source::Ended } else { Source::Fill(from) };
+        Self { source, remaining: length, trailers: None }
     }
 
     /// The next bytes; None at the end.
@@ -112,6 +119,10 @@ impl BodyReader {
         match &polled {
             Poll::Ready(Some(Ok(bytes))) => {
                 self.remaining = self.remaining.map(|left| left.saturating_sub(bytes.len() as u64));
+                // Its place is given back now: who knows the length may not ask again.
+                if matches!(&self.source, Source::Fill(from) if from.has_all()) {
+                    self.source = Source::Ended;
+                }
             }
             Poll::Ready(Some(Err(_)) | None) => self.source = Source::Ended,
             Poll::Pending => {}
@@ -137,7 +148,8 @@ impl BodyReader {
     }
 }
 
-fn slice(bytes: &Bytes, start: u64, end: u64) -> Bytes {
+/// The bytes of a range, cut to what there is.
+pub(crate) fn slice(bytes: &Bytes, start: u64, end: u64) -> Bytes {
     let clamp = |offset: u64| usize::try_from(offset).map_or(bytes.len(), |offset| offset.min(bytes.len()));
     bytes.slice(clamp(start)..clamp(end))
 }
@@ -193,11 +205,20 @@ impl FromDisk {
 }
 
 impl FromFill {
+    pub(crate) fn new(following: Arc<Following>, slot: usize, start: u64, end: Option<u64>) -> Self {
+        Self { following, slot, next: start, end, job: None }
+    }
+
+    fn has_all(&self) -> bool {
+        self.end.is_some_and(|end| self.next >= end)
+    }
+
     fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
         trailers: &mut Option<HeaderMap>,
     ) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let end = self.end.unwrap_or(u64::MAX);
         loop {
             if let Some(job) = &mut self.job {
                 let Poll::Ready(answer) = Pin::new(job).poll(cx) else { return Poll::Pending };
@@ -205,7 +226,7 @@ impl FromFill {
                 let start = self.next / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
                 return Poll::Ready(Some(match answer {
                     Ok(Ok(bytes)) => {
-                        let bytes = slice(&bytes, self.next - start, u64::MAX);
+                        let bytes = slice(&bytes, self.next - start, end - start);
                         self.next += bytes.len() as u64;
                         self.following.advanced(self.slot, self.next);
                         Ok(bytes)
@@ -220,14 +241,20 @@ impl FromFill {
                     return Poll::Ready(Some(Ok(bytes)));
                 }
                 Step::OnDisk(place) => {
-                    let (first, last) = blocks(self.next, place.header.length);
+                    let (first, last) = blocks(self.next, place.header.length.min(end));
                     self.job = Some(self.following.reading().pool.submit(usize::MAX, move || {
                         place.segment.read_blocks(place.offset, &place.header, first, last)
                     }));
                 }
-                Step::Ended(found) => {
-                    *trailers = found;
-                    return Poll::Ready(None);
+                Step::Ended { length, trailers: found } => {
+                    return Poll::Ready(match self.end {
+                        None => {
+                            *trailers = found;
+                            None
+                        }
+                        Some(u64::MAX) => None,
+                        Some(_) => Some(Err(BodyError::TooShort(length))),
+                    });
                 }
                 Step::Aborted => return Poll::Ready(Some(Err(BodyError::Aborted))),
                 Step::Wait => return Poll::Pending,

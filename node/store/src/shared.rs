@@ -237,6 +237,7 @@ impl Shared {
             purges: counters.purges.get(),
             fills: counters.fills.get(),
             fills_aborted: counters.fills_aborted.get(),
+            fills_unread: counters.fills_unread.get(),
         }
     }
 }

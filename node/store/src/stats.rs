@@ -35,6 +35,7 @@ pub(crate) struct Counters {
     pub(crate) purges: Counter,
     pub(crate) fills: Counter,
     pub(crate) fills_aborted: Counter,
+    pub(crate) fills_unread: Counter,
 }
 
 /// How the disk tier is.
@@ -109,4 +110,6 @@ pub struct StoreStats {
     pub fills: u64,
     /// Fills that ended without a whole response.
     pub fills_aborted: u64,
+    /// Those of them that ended because nobody read them any more.
+    pub fills_unread: u64,
 }

@@ -21,7 +21,16 @@ fn the_least_file_gets_the_documented_defaults() {
     assert!(config.tls.certificates.is_empty());
     assert_eq!(config.admin.listen, ADMIN_ADDRESS);
     assert_eq!(config.admin.token_file, PathBuf::from("/etc/brim/brim-data/admin.token"));
-    assert_eq!(config.store, StoreSection { disk_max: 10 << 30, memory_max: 512 << 20, object_max: 5 << 30 });
+    assert_eq!(
+        config.store,
+        StoreSection {
+            disk_max: 10 << 30,
+            memory_max: 512 << 20,
+            object_max: 5 << 30,
+            range_whole_max: 8 << 20,
+            finish_unread: 8 << 20
+        }
+    );
     assert_eq!(config.plugins.key_deadline, Duration::from_millis(5));
     assert_eq!(config.plugins.memory_max, 16 << 20);
     assert!(config.plugins.config.is_empty());
@@ -57,6 +66,7 @@ handshake_timeout = "5s"
 header_timeout = "7s"
 idle_timeout = "1m"
 body_idle_timeout = "500ms"
+query_content_max = "1KiB"
 drain_timeout = "0s"
 upgrade = "forward"
 
@@ -71,6 +81,8 @@ token_file = "token"
 disk_max = "1GiB"
 memory_max = "64MiB"
 object_max = "100MB"
+range_whole_max = "1MiB"
+finish_unread = "0B"
 
 [plugins]
 key_deadline = "10ms"
@@ -139,7 +151,16 @@ fn every_option_of_the_node_arrives() {
     let certificate = CertificateFiles { cert: "/etc/brim/cert.pem".into(), key: "/keys/key.pem".into() };
     assert_eq!(config.tls.certificates, [certificate]);
     assert_eq!(config.admin.token_file, PathBuf::from("/etc/brim/token"));
-    assert_eq!(config.store, StoreSection { disk_max: 1 << 30, memory_max: 64 << 20, object_max: 100_000_000 });
+    assert_eq!(
+        config.store,
+        StoreSection {
+            disk_max: 1 << 30,
+            memory_max: 64 << 20,
+            object_max: 100_000_000,
+            range_whole_max: 1 << 20,
+            finish_unread: 0
+        }
+    );
     let plugins = &config.plugins;
     assert_eq!((plugins.key_deadline, plugins.memory_max), (Duration::from_millis(10), 32 << 20));
     assert_eq!((plugins.instances_max, plugins.component_bytes_max), (8, 2 << 20));

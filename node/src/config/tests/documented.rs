@@ -43,6 +43,9 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
         ("store.disk_max", limits::DISK_MAX),
         ("store.memory_max", limits::MEMORY_MAX),
         ("store.object_max", limits::OBJECT_MAX),
+        ("store.range_whole_max", limits::RANGE_WHOLE_MAX),
+        ("store.finish_unread", limits::FINISH_UNREAD),
+        ("listen.query_content_max", limits::QUERY_CONTENT_MAX),
         ("plugins.memory_max", limits::PLUGIN_MEMORY_MAX),
         ("plugins.component_bytes_max", limits::COMPONENT_BYTES_MAX),
     ];

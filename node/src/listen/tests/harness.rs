@@ -41,6 +41,7 @@ pub(in crate::listen) fn config() -> ListenConfig {
         handshake_timeout: HANG,
         header_timeout: HANG,
         idle_timeout: HANG,
+        query_content_max: 64 << 10,
         body_idle_timeout: HANG,
         drain_timeout: HANG,
         upgrade: UpgradePolicy::Refuse,

@@ -62,6 +62,13 @@ pub enum Selector {
         /// The keys, compared exactly.
         keys: Vec<Box<str>>,
     },
+    /// Those of an authority that carry at least one of the groups: groups are the origin's own (RFC 9875 §2).
+    Groups {
+        /// As in the target URI, lower case, default port removed.
+        authority: Box<str>,
+        /// The groups, compared exactly.
+        groups: Vec<Box<str>>,
+    },
 }
 
 /// What becomes of what a purge names.
@@ -128,6 +135,9 @@ impl Selector {
             }
             Self::SurrogateKeys { site, keys } => {
                 site.as_ref().map_or(0, |site| site.len()) + keys.iter().map(|key| key.len() + 1).sum::<usize>()
+            }
+            Self::Groups { authority, groups } => {
+                authority.len() + groups.iter().map(|group| group.len() + 1).sum::<usize>()
             }
         }
     }

@@ -14,7 +14,7 @@ pub(crate) struct Names {
     pub(crate) site: u64,
     pub(crate) authority: u64,
     pub(crate) url: u64,
-    /// Two for each surrogate key: the key in any site, the key in its own site.
+    /// Three for each surrogate key: the key in any site, in its own site, and of its own authority.
     pub(crate) keys: Box<[u64]>,
     pub(crate) path: Box<str>,
 }
@@ -38,6 +38,7 @@ enum Kind {
     Url = 3,
     Key = 4,
     SiteKey = 5,
+    AuthorityKey = 6,
 }
 
 fn name(kind: Kind, parts: &[&[u8]]) -> u64 {
@@ -59,7 +60,14 @@ impl Names {
         let site = scope.site.as_bytes();
         let keys = surrogate_keys
             .iter()
-            .flat_map(|key| [name(Kind::Key, &[key.as_bytes()]), name(Kind::SiteKey, &[site, key.as_bytes()])])
+            .map(|key| key.as_bytes())
+            .flat_map(|key| {
+                [
+                    name(Kind::Key, &[key]),
+                    name(Kind::SiteKey, &[site, key]),
+                    name(Kind::AuthorityKey, &[scope.authority.as_bytes(), key]),
+                ]
+            })
             .collect();
         Self {
             site: name(Kind::Site, &[site]),
@@ -86,6 +94,10 @@ impl Matcher {
             }
             Selector::SurrogateKeys { site: Some(site), keys } => {
                 Self::Named(keys.iter().map(|key| name(Kind::SiteKey, &[site.as_bytes(), key.as_bytes()])).collect())
+            }
+            Selector::Groups { authority, groups } => {
+                let group_name = |group: &str| name(Kind::AuthorityKey, &[authority.as_bytes(), group.as_bytes()]);
+                Self::Named(groups.iter().map(|group| group_name(group)).collect())
             }
         }
     }
@@ -132,6 +144,8 @@ mod tests {
             site: site.map(Into::into),
             keys: vec!["other".into(), key.into()],
         };
+        let groups =
+            |authority: &str, group: &str| Selector::Groups { authority: authority.into(), groups: vec![group.into()] };
         let cases = [
             (Selector::Everything, true),
             (Selector::Site("shop".into()), true),
@@ -148,6 +162,9 @@ mod tests {
             (keys(Some("shop"), "blue"), true),
             (keys(Some("blog"), "blue"), false),
             (keys(None, "shop"), false),
+            (groups("a.example", "red"), true),
+            (groups("b.example", "red"), false),
+            (groups("a.example", "green"), false),
         ];
         for (selector, expected) in cases {
             assert_eq!(Matcher::of(&selector).matches(&names()), expected, "{selector:?}");

@@ -5,15 +5,6 @@ use bytes::Bytes;
 use super::support::*;
 use crate::{BodyError, FILL_WINDOW_BYTES, FillError, Finished, Found, Position, Reason, Store, StoreConfig};
 
-/// Waits until no segment file is left.
-async fn no_segments(dir: &std::path::Path) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(5);
-    while std::fs::read_dir(dir.join("seg")).unwrap().count() > 0 {
-        assert!(std::time::Instant::now() < deadline, "a segment is left");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// Readers on several threads follow one large fill; a slow one reads from disk, and the fill's memory stays bounded.
 #[test]
 fn readers_on_several_threads_follow_a_large_fill() {

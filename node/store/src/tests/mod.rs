@@ -6,4 +6,6 @@ mod crash;
 mod damage;
 mod fills;
 mod purges;
+mod ranges;
 mod support;
+mod unread;

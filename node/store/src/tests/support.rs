@@ -128,6 +128,15 @@ pub(super) async fn read_all(mut reader: BodyReader) -> Result<Bytes, BodyError>
     Ok(all.into())
 }
 
+/// Waits until no segment file is left.
+pub(super) async fn no_segments(dir: &Path) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    while std::fs::read_dir(dir.join("seg")).unwrap().count() > 0 {
+        assert!(std::time::Instant::now() < deadline, "a segment is left");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// What a request would get: the newest variant that no hard purge names, whole.
 pub(super) async fn serve(store: &Store, path: &str) -> Option<Bytes> {
     let variants = lookup(store, path).await?;

@@ -1,0 +1,301 @@
+//! Entry: what the response to a request becomes in the store (RFC 9111 §3).
+//!
+//! Always true:
+//! - Whether a response is stored is decided here, for every method, by `brim_semantics::storable` and the limits.
+//! - A content cut short is aborted, never stored as complete.
+//! - What is stored takes the place of what it makes outdated: parts of another representation, or within it.
+//!
+//! Not here: sending the request (`fill`), who else waits for it (`collapse`).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use brim_semantics::{CacheKey, Nominated, Part, Qualified, Refusal, RequestFacts, ResponseDirectives, Storable};
+use brim_store::{Fill, Finished, Found, Position, ResponseHead, Scope, StoredResponse};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
+use http_body_util::BodyExt;
+
+use super::accept::Inbound;
+use super::partial::{Ask, PARTS_MAX};
+use super::{Cache, respond};
+use crate::origin::OriginBody;
+use crate::route::Route;
+
+/// Fields that `no-cache="field"` or `private="field"` keeps out of the store (RFC 9111 §5.2.2.4, §5.2.2.7): for the client that
+/// caused the fetch, and nobody else.
+pub(super) type Withheld = HeaderMap;
+
+/// Why a response is for its client only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Declined {
+    /// A rule forbids to store it.
+    Refused(Refusal),
+    /// It is larger than `store.object_max`.
+    TooLarge,
+    /// It carries more or longer surrogate keys than can be kept.
+    SurrogateKeys,
+}
+
+impl Declined {
+    /// What Cache-Status and the access log call it.
+    pub(super) fn as_detail(self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.as_detail(),
+            Self::TooLarge => "too-large",
+            Self::SurrogateKeys => "surrogate-keys-overflow",
+        }
+    }
+
+    /// True if the request's own fields forbid it: what is stored for others stays.
+    fn is_by_request(self) -> bool {
+        match self {
+            Self::Refused(refusal) => {
+                matches!(refusal, Refusal::RequestNoStore | Refusal::Authorization | Refusal::Method)
+            }
+            Self::TooLarge | Self::SurrogateKeys => false,
+        }
+    }
+}
+
+/// When a fetch went out, and when its head came back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// When the request was sent.
+    pub(super) request: SystemTime,
+    /// When the response's head arrived.
+    pub(super) response: SystemTime,
+    /// The purge position that the response is as old as.
+    pub(super) fetched_at: Position,
+}
+
+/// What a 304 made of the stored response.
+pub(super) enum Freshening {
+    /// As fresh as the 304 makes it; the fields are for the asking client only.
+    Kept(Arc<StoredResponse>, Withheld),
+    /// The 304 forbids to keep it; it may still answer this request.
+    Forbidden(Declined),
+}
+
+/// What the response to a request is stored as.
+pub(super) struct Entry {
+    pub(super) cache: Arc<Cache>,
+    pub(super) route: Arc<Route>,
+    pub(super) key: CacheKey,
+    /// The method that the origin gets.
+    pub(super) method: Method,
+    /// The request's own fields: what `Vary` nominates is read from them.
+    pub(super) inbound_headers: HeaderMap,
+    pub(super) target: Uri,
+    pub(super) plugin: Option<[u8; 32]>,
+}
+
+impl Entry {
+    /// For the response to `inbound`, fetched with `method`.
+    pub(super) fn new(
+        cache: &Arc<Cache>,
+        route: &Arc<Route>,
+        key: CacheKey,
+        method: Method,
+        inbound: &Inbound,
+        target: Uri,
+        plugin: Option<[u8; 32]>,
+    ) -> Self {
+        Self {
+            cache: cache.clone(),
+            route: route.clone(),
+            key,
+            method,
+            inbound_headers: inbound.headers.clone(),
+            target,
+            plugin,
+        }
+    }
+
+    fn facts(&self) -> RequestFacts<'_> {
+        RequestFacts { method: &self.method, headers: &self.inbound_headers, target: &self.target }
+    }
+
+    /// Begins to store a response, if that may be done. `ask`: what its request asked for.
+    pub(super) fn begin(
+        &self,
+        response: &Response<OriginBody>,
+        times: Times,
+        ask: &Ask,
+    ) -> Result<(Fill, Withheld), Declined> {
+        let (policy, status, fields) = (&self.route.config.policy, response.status(), response.headers());
+        let meta = match brim_semantics::storable(&self.facts(), status, fields, policy, times.request, times.response)
+        {
+            Storable::Yes(meta) => meta,
+            Storable::No(refusal) => return Err(Declined::Refused(refusal)),
+        };
+        if is_about_ranges(status) && *ask == Ask::Whole {
+            // Nobody asked for a range: whatever it is, it is no answer to another request.
+            return Err(Declined::Refused(Refusal::Partial));
+        }
+        if status == StatusCode::RANGE_NOT_SATISFIABLE {
+            return Err(Declined::Refused(Refusal::Status));
+        }
+        let nominated =
+            Nominated::of(fields, &self.inbound_headers).map_err(|_| Declined::Refused(Refusal::VaryStar))?;
+        let part = Part::of_response(status, fields);
+        let length = http_body::Body::size_hint(response.body()).exact().or(part.map(|part| part.len()));
+        let object_max = self.cache.snapshot.load().config.store.object_max;
+        if length.is_some_and(|length| length > object_max) {
+            return Err(Declined::TooLarge);
+        }
+        let directives = ResponseDirectives::parse(fields, policy);
+        let mut headers = brim_semantics::stored_headers(fields, &directives);
+        let withheld = withheld(fields, &directives);
+        respond::prepare(&mut headers, response.version(), times.response);
+        let (surrogate_keys, is_cut) = brim_semantics::surrogate_keys(fields);
+        if is_cut {
+            // A purge by one of the keys that were cut would miss it.
+            return Err(Declined::SurrogateKeys);
+        }
+        let head = ResponseHead {
+            key: self.key.clone(),
+            scope: self.scope(),
+            status,
+            headers,
+            nominated,
+            part,
+            meta,
+            surrogate_keys,
+            fetched_at: times.fetched_at,
+            plugin: self.plugin,
+        };
+        Ok((self.cache.store.begin(head, length), withheld))
+    }
+
+    fn scope(&self) -> Scope {
+        Scope {
+            site: self.route.site.clone(),
+            authority: self.target.authority().map_or("", |authority| authority.as_str()).into(),
+            path: self.target.path().into(),
+            query: self.target.query().map(Into::into),
+        }
+    }
+
+    /// RFC 9111 §4.3.4: the stored response with the fields of the 304, as fresh as the 304 makes it.
+    pub(super) fn freshen(&self, stored: &Arc<StoredResponse>, fields: &HeaderMap, times: Times) -> Freshening {
+        let (policy, status) = (&self.route.config.policy, stored.head.status);
+        let freshened = brim_semantics::freshened(
+            &self.facts(),
+            status,
+            &stored.head.headers,
+            fields,
+            policy,
+            times.request,
+            times.response,
+        );
+        match freshened.storable {
+            Storable::Yes(meta) => {
+                let kept = self.cache.store.freshen(stored, freshened.headers, meta, times.fetched_at);
+                Freshening::Kept(kept, Withheld::new())
+            }
+            Storable::No(refusal) => {
+                let declined = Declined::Refused(refusal);
+                // What this request's own fields forbid takes nothing from the others.
+                if !declined.is_by_request() {
+                    self.cache.store.remove(&self.key);
+                }
+                Freshening::Forbidden(declined)
+            }
+        }
+    }
+
+    /// Begins to store again, as the variant of this request, what a 304 has named as its answer (RFC 9111 §4.1).
+    pub(super) fn begin_copy(&self, selected: &StoredResponse) -> Option<Fill> {
+        let nominated = Nominated::of(&selected.head.headers, &self.inbound_headers).ok()?;
+        let head = ResponseHead { nominated, ..selected.head.clone() };
+        Some(self.cache.store.begin(head, selected.content_length()).in_background())
+    }
+
+    /// Moves the stored content of `selected` into a fill.
+    pub(super) async fn copy(&self, mut fill: Fill, selected: &StoredResponse) {
+        let mut content = selected.read();
+        while let Some(data) = content.next().await {
+            let appended = match data {
+                Ok(data) => fill.append(data).await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = appended {
+                tracing::warn!(target = %self.target, error, "a variant that the origin named is not stored again");
+                return;
+            }
+        }
+        fill.finish(selected.trailers().cloned()).await;
+    }
+
+    /// Moves the origin's content into a fill. True: it is stored.
+    pub(super) async fn pump(&self, mut fill: Fill, mut content: OriginBody) -> bool {
+        let mut trailers = None;
+        while let Some(frame) = content.frame().await {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    tracing::warn!(target = %self.target, error = %respond::chain(&error), "the origin's response was cut short: not stored");
+                    return false;
+                }
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    if let Err(error) = fill.append(data).await {
+                        tracing::warn!(target = %self.target, %error, "fill aborted");
+                        return false;
+                    }
+                }
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        match fill.finish(trailers).await {
+            Finished::Stored(stored) => {
+                self.drop_outdated(&stored);
+                true
+            }
+            Finished::NotStored(reason) => {
+                tracing::debug!(target = %self.target, ?reason, "response not stored");
+                false
+            }
+        }
+    }
+
+    /// Takes out the stored parts that nothing will be put together with any more.
+    fn drop_outdated(&self, stored: &StoredResponse) {
+        let Found::Memory(variants) = self.cache.store.find(&self.key) else { return };
+        let mut kept_count = 0;
+        for other in variants.iter().filter(|other| other.head.nominated == stored.head.nominated) {
+            let Some(part) = other.head.part else { continue };
+            let is_itself = stored.head.part.is_some_and(|new| new == part);
+            let is_outdated = match stored.head.part {
+                None => true,
+                Some(new) => {
+                    !brim_semantics::has_same_strong_validator(&other.head.headers, &stored.head.headers)
+                        || new.covers(&part.range())
+                }
+            };
+            kept_count += 1;
+            if !is_itself && (is_outdated || kept_count > PARTS_MAX) {
+                self.cache.store.remove_response(other);
+            }
+        }
+    }
+}
+
+fn is_about_ranges(status: StatusCode) -> bool {
+    status == StatusCode::PARTIAL_CONTENT || status == StatusCode::RANGE_NOT_SATISFIABLE
+}
+
+fn withheld(headers: &HeaderMap, directives: &ResponseDirectives) -> Withheld {
+    let named = [&directives.no_cache, &directives.private].into_iter().filter_map(|qualified| match qualified {
+        Qualified::Fields(names) => Some(names),
+        Qualified::Absent | Qualified::Whole => None,
+    });
+    let mut withheld = Withheld::new();
+    for name in named.flatten().filter(|name| !brim_semantics::is_hop_by_hop(name)) {
+        if !withheld.contains_key(name) {
+            withheld.extend(headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
+        }
+    }
+    withheld
+}

@@ -1,0 +1,319 @@
+//! Fetch: what a miss does, from waiting for another request's fetch to a fetch of its own, and what stands in where it fails.
+//!
+//! Always true:
+//! - What is not for one client alone goes through `collapse`.
+//! - A stale response stands in for an origin's failure only where the rules permit it (RFC 9111 §4.2.4, RFC 5861 §4).
+//!
+//! Not here: the fetch itself (`fill`), what another one's fetch is good for (`board`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use brim_semantics::CacheKey;
+use brim_store::StoredResponse;
+use http::Method;
+use http::header::AUTHORIZATION;
+
+use super::accept::Inbound;
+use super::board::Boarded;
+use super::collapse::{FillPermit, FlightKey, Join, Landing};
+use super::entry::Entry;
+use super::error::RequestError;
+use super::exchange::Exchange;
+use super::fill::{Fetch, FetchReport, Filled};
+use super::forward::{self, Purpose};
+use super::lookup::{self, Lookup};
+use super::need::{Errand, Held, Need};
+use super::partial::Ask;
+use super::respond::Answer;
+use super::{Cache, head};
+use crate::origin::{ForwardBody, ForwardError};
+use crate::route::Route;
+
+/// Fillers that may vanish before a waiting request goes alone.
+const ELECTIONS_MAX: usize = 4;
+/// How long a request waits for another one's fetch. Longer than an origin may take for its head (`response_timeout`
+/// is at most 10 min), so that the fetch's own deadline speaks first.
+const COLLAPSE_WAIT_MAX: Duration = Duration::from_secs(660);
+
+/// Whether others wait for a fetch.
+enum Permit {
+    /// They do, or may.
+    Fill(FillPermit),
+    /// This request goes alone.
+    Alone(FlightKey),
+}
+
+impl Cache {
+    /// Asks the origin once for all who want the same, and stores what may be stored.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        key: CacheKey,
+        inbound: &Inbound,
+        need: Need,
+        exchange: &mut Exchange,
+    ) -> Result<Answer, RequestError> {
+        if inbound.method == Method::HEAD {
+            return self.forward_as_asked(route, inbound, &need, "head", exchange).await;
+        }
+        let began = Instant::now();
+        let mut errand = Errand::new(need, inbound, self.snapshot.load().config.store.range_whole_max);
+        let mut flight = flight_key(&key, errand.flight_variant(inbound), inbound);
+        if inbound.directives.no_store && !route.config.policy.ignore_request_directives {
+            // What it fetches cannot be shared, so nobody may wait for it.
+            return self.fill(route, key, inbound, errand, Permit::Alone(flight), exchange).await;
+        }
+        // The whole is on its way already: whatever is asked for of it comes with it.
+        let whole = flight_key(&key, errand.variant(inbound), inbound);
+        let under_way = if errand.ask == Ask::Whole { None } else { self.flights.join_existing(whole) };
+        let mut join = under_way.map_or_else(|| self.flights.join(flight), Join::Wait);
+        for _ in 0..ELECTIONS_MAX {
+            let mut waiter = match join {
+                Join::Alone => break,
+                Join::Unshared(reason) => {
+                    return self.forward_as_asked(route, inbound, &errand.need, reason, exchange).await;
+                }
+                Join::Fill(permit) => {
+                    return self.fill(route, key, inbound, errand, Permit::Fill(permit), exchange).await;
+                }
+                Join::Wait(waiter) => waiter,
+            };
+            let is_late = waiter.has_landed();
+            let landing = waiter.landing(COLLAPSE_WAIT_MAX).await;
+            exchange.times.collapse = began.elapsed();
+            match self.board(landing, is_late, &errand, route, inbound, exchange) {
+                Boarded::Answer(answer) => return Ok(*answer),
+                Boarded::Alone => break,
+                Boarded::FarAhead => {
+                    errand.ask = Ask::AsAsked;
+                    flight = flight_key(&key, errand.flight_variant(inbound), inbound);
+                    join = self.flights.join(flight);
+                }
+                Boarded::ServerError => match self.stale_instead(route, inbound, &errand.need, exchange) {
+                    Some(stale) => {
+                        exchange.is_collapsed = true;
+                        return Ok(stale);
+                    }
+                    None => break,
+                },
+                Boarded::Failed(error) => return self.failed(error, route, inbound, &errand.need, exchange),
+                Boarded::Next => join = self.flights.join(flight),
+                Boarded::TooLate => join = self.flights.supersede(flight, &waiter),
+                Boarded::OtherVariant(variant) => {
+                    flight.variant = variant ^ errand.ask.distinction(inbound);
+                    join = self.flights.join(flight);
+                }
+            }
+        }
+        self.fill(route, key, inbound, errand, Permit::Alone(flight), exchange).await
+    }
+
+    /// Fetches, as the filler of `permit` or alone.
+    async fn fill(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        key: CacheKey,
+        inbound: &Inbound,
+        errand: Errand,
+        permit: Permit,
+        exchange: &mut Exchange,
+    ) -> Result<Answer, RequestError> {
+        if let Some(held) = self.stored_meanwhile(route, &key, inbound, &errand.need) {
+            exchange.is_collapsed = true;
+            exchange.ttl_s = Some(held.newest().head.meta.ttl_seconds(self.clock.now()));
+            if let Permit::Fill(permit) = permit {
+                permit.resolve(Landing::Stored(held.newest().clone()));
+            }
+            return Ok(held.into_answer());
+        }
+        let began = Instant::now();
+        let report = self.prepare_fetch(route, key, inbound, &errand, permit, exchange)?.start().await;
+        let FetchReport { filled, status, endpoint } = report.map_err(|_task_died| RequestError::Internal)?;
+        exchange.times.forward = began.elapsed();
+        exchange.forward_status = status;
+        exchange.endpoint = endpoint;
+        self.filled(filled, route, inbound, errand, exchange)
+    }
+
+    fn filled(
+        &self,
+        filled: Filled,
+        route: &Route,
+        inbound: &Inbound,
+        errand: Errand,
+        exchange: &mut Exchange,
+    ) -> Result<Answer, RequestError> {
+        let now = self.clock.now();
+        match filled {
+            Filled::Validated(stored, withheld) => {
+                exchange.is_stored = true;
+                exchange.ttl_s = Some(stored.head.meta.ttl_seconds(now));
+                let held = match errand.need {
+                    Need::Validate(held, _) => held.confirmed(stored),
+                    _ => Held::Whole(stored),
+                };
+                Ok(held.into_answer().with(withheld))
+            }
+            Filled::Following(growing, withheld) => {
+                exchange.is_stored = true;
+                exchange.ttl_s = Some(growing.following.head().meta.ttl_seconds(now));
+                let is_gap = errand.completes().is_some();
+                match errand.need {
+                    Need::Complete(parts) if is_gap && growing.following.head().part.is_some() => {
+                        Ok(Answer::Assembled(Box::new(parts), Some(Box::new(growing))).with(withheld))
+                    }
+                    _ => Ok(Answer::Following(Box::new(growing)).with(withheld)),
+                }
+            }
+            Filled::Confirmed(stored, declined) => {
+                exchange.detail = Some(declined.as_detail().into());
+                match errand.need {
+                    Need::Validate(held, _) => Ok(held.into_answer()),
+                    _ => Ok(Answer::Stored(stored)),
+                }
+            }
+            Filled::Passed(response, declined) => {
+                exchange.detail = Some(declined.as_detail().into());
+                Ok(Answer::Unconditional(response))
+            }
+            Filled::ErrorStatus(response) => match self.stale_instead(route, inbound, &errand.need, exchange) {
+                Some(stale) => Ok(stale),
+                None => Ok(Answer::Unconditional(response)),
+            },
+            Filled::Failed(error) => self.failed(error, route, inbound, &errand.need, exchange),
+        }
+    }
+
+    /// Another request may have filled the store between this one's look-up and its permit.
+    fn stored_meanwhile(&self, route: &Route, key: &CacheKey, inbound: &Inbound, need: &Need) -> Option<Held> {
+        match lookup::find_in_memory(&self.store, key, inbound, route, self.clock.now()) {
+            Some(Lookup::Fresh(held)) if !need.is_about(held.newest()) => Some(held),
+            _ => None,
+        }
+    }
+
+    fn prepare_fetch(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        key: CacheKey,
+        inbound: &Inbound,
+        errand: &Errand,
+        permit: Permit,
+        exchange: &Exchange,
+    ) -> Result<Fetch, RequestError> {
+        let ask = &errand.ask;
+        let purpose = match &errand.need {
+            Need::Validate(held, _) => Purpose::Validate(held.newest(), ask),
+            Need::Select(others, _) => Purpose::Select(others, ask),
+            Need::Fetch(_) | Need::Complete(_) => Purpose::Fill(ask),
+        };
+        let (flight, permit) = match permit {
+            Permit::Fill(permit) => (permit.key(), Some(permit)),
+            Permit::Alone(flight) => (flight, None),
+        };
+        let content = inbound.query_content.clone().map_or_else(ForwardBody::empty, ForwardBody::full);
+        let request = forward::request(inbound, purpose, exchange.keyed_fields(), content)?;
+        let plugin = exchange.plugin.as_ref().map(|active| active.plugin.digest());
+        let target = forward::target(inbound)?;
+        Ok(Fetch {
+            entry: Entry::new(self, route, key, request.method().clone(), inbound, target, plugin),
+            flight,
+            permit,
+            request,
+            ask: ask.clone(),
+            needed_of_gap: errand.needed_of_gap(),
+            offers: errand.need.offers(),
+            is_validation: errand.need.held().is_some(),
+            is_background: false,
+        })
+    }
+
+    /// A HEAD that nothing stored can answer, or a request for what could not be shared a moment ago: forwarded with its own
+    /// conditions and ranges, nothing is stored.
+    async fn forward_as_asked(
+        &self,
+        route: &Arc<Route>,
+        inbound: &Inbound,
+        need: &Need,
+        reason: &'static str,
+        exchange: &mut Exchange,
+    ) -> Result<Answer, RequestError> {
+        let content = inbound.query_content.clone().map_or_else(ForwardBody::empty, ForwardBody::full);
+        let request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), content)?;
+        let (began, sent) = (Instant::now(), head::Sent::now(self));
+        match route.origin.send(request).await {
+            Ok(forwarded) => {
+                if let (Some(Held::Whole(stored)), &Method::HEAD) = (need.held(), &inbound.method) {
+                    head::update(self, route, inbound, stored, &forwarded.response, sent);
+                }
+                exchange.times.forward = began.elapsed();
+                exchange.forward_status = Some(forwarded.response.status());
+                exchange.endpoint = Some(forwarded.endpoint);
+                if brim_semantics::is_server_error(forwarded.response.status())
+                    && let Some(stale) = self.stale_instead(route, inbound, need, exchange)
+                {
+                    return Ok(stale);
+                }
+                exchange.explain(reason);
+                Ok(Answer::Passed(forwarded.response))
+            }
+            Err(error) => self.failed(Arc::new(error), route, inbound, need, exchange),
+        }
+    }
+
+    /// One validation behind a response that has been sent (RFC 5861 §3); nothing if one is under way.
+    pub(super) fn validate_behind(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        key: &CacheKey,
+        inbound: &Inbound,
+        held: &Held,
+        exchange: &Exchange,
+    ) {
+        let whole_max = self.snapshot.load().config.store.range_whole_max;
+        let errand = Errand::new(Need::Validate(held.clone(), brim_semantics::Why::Stale), inbound, whole_max);
+        let flight = flight_key(key, errand.flight_variant(inbound), inbound);
+        let Some(permit) = self.flights.try_fill(flight) else { return };
+        match self.prepare_fetch(route, key.clone(), inbound, &errand, Permit::Fill(permit), exchange) {
+            Ok(fetch) => drop(Fetch { is_background: true, ..fetch }.start()),
+            Err(error) => tracing::warn!(%error, "validation behind a response not started"),
+        }
+    }
+
+    fn failed(
+        &self,
+        error: Arc<ForwardError>,
+        route: &Route,
+        inbound: &Inbound,
+        need: &Need,
+        exchange: &mut Exchange,
+    ) -> Result<Answer, RequestError> {
+        match self.stale_instead(route, inbound, need, exchange) {
+            Some(stale) => {
+                exchange.detail = Some(format!("stale-if-error: {}", error.as_detail()).into());
+                Ok(stale)
+            }
+            None => Err(error.into()),
+        }
+    }
+
+    /// The stale response that may stand in for an origin that gave none (RFC 9111 §4.2.4, RFC 5861 §4).
+    fn stale_instead(&self, route: &Route, inbound: &Inbound, need: &Need, exchange: &mut Exchange) -> Option<Answer> {
+        let held = need.held()?;
+        let stored: &Arc<StoredResponse> = held.newest();
+        let now = self.clock.now();
+        let purge = self.store.purge_state(stored);
+        if !brim_semantics::may_serve_on_error(&stored.head.meta, &inbound.directives, purge, now, &route.config.policy)
+        {
+            return None;
+        }
+        exchange.detail = Some("stale-if-error".into());
+        exchange.ttl_s = Some(stored.head.meta.ttl_seconds(now));
+        Some(held.clone().into_answer())
+    }
+}
+
+fn flight_key(key: &CacheKey, variant: u64, inbound: &Inbound) -> FlightKey {
+    FlightKey { key: key.hash(), variant, is_authorized: inbound.headers.contains_key(AUTHORIZATION) }
+}
