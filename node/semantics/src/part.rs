@@ -206,7 +206,7 @@ mod tests {
         assert!(same(&[("etag", "\"a\"")], &[("etag", "\"a\"")]));
         assert!(!same(&[("etag", "\"a\"")], &[("etag", "\"b\"")]));
         assert!(!same(&[("etag", "W/\"a\"")], &[("etag", "W/\"a\"")]));
-        assert!(!same(vec![], &[]));
+        assert!(!same(&[], &[]));
         assert!(same(&[("last-modified", modified), ("date", date)], &[("last-modified", modified), ("date", date)]));
         assert!(!same(
             &[("last-modified", modified), ("date", modified)],
