@@ -170,7 +170,7 @@ impl<'a> CacheStatus<'a> {
         if let Some(ttl) = self.ttl {
             write!(out, "; ttl={}", ttl.clamp(-INTEGER_MAX, INTEGER_MAX))?;
         }
-        if self.handling != Handling::Hit {
+        if matches!(self.handling, Handling::Forward(_)) {
             if self.stored {
                 out.write_str("; stored")?;
             }
@@ -262,6 +262,15 @@ mod tests {
             (forward(Request).detail(""), "brim; fwd=request; detail=\"\""),
             (forward(Partial).ttl(i64::MIN), "brim; fwd=partial; ttl=-999999999999999"),
             (CacheStatus::hit().stored().collapsed().fwd_status(StatusCode::OK).ttl(1), "brim; hit; ttl=1"),
+            (
+                CacheStatus::refused().stored().collapsed().fwd_status(StatusCode::OK).detail("loop"),
+                "brim; detail=loop",
+            ),
+            (CacheStatus::hit().detail("1st"), "brim; hit; detail=\"1st\""),
+            (CacheStatus::hit().detail("*a/b:c"), "brim; hit; detail=*a/b:c"),
+            (CacheStatus::hit().detail("a\"b\\c"), "brim; hit; detail=\"a\\\"b\\\\c\""),
+            (CacheStatus::hit().detail("gr\u{fc}n\r\n\u{0}"), "brim; hit; detail=\"gr?n???\""),
+            (CacheStatus::hit().ttl(1_000_000_000_000_000), "brim; hit; ttl=999999999999999"),
         ];
         for (status, expected) in cases {
             assert_eq!(status.value(), expected);

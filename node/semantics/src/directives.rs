@@ -5,7 +5,10 @@
 //! - Directives are read without regard to case; unknown ones are ignored (§5.2.3); both the token and the quoted form of an
 //!   argument are accepted (§5.2).
 //! - Of duplicates and conflicts the most restrictive counts: the shortest lifetime, the whole response before some fields.
-//! - An invalid restriction restricts most (`max-age=abc` is `max-age=0`, RFC 9111 §4.2.1); an invalid permission permits nothing.
+//! - An invalid restriction restricts most (`max-age=abc` is `max-age=0`, RFC 9111 §4.2.1); an invalid permission permits nothing:
+//!   `public=1`, and `s-maxage=x` where it is to permit sharing.
+//! - White space around `=` is in no grammar (§5.2): the directive counts, its argument is invalid. So is every argument behind a
+//!   quoted string that does not end, which others may read as that string's content.
 //! - A valid, non-empty targeted field stands in for `Cache-Control` and `Expires` entirely; any other is as if it were absent.
 //!
 //! Not here: what follows from the directives (`storable`, `freshness`, `reuse`).
@@ -18,7 +21,7 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 use crate::CachePolicy;
 use crate::delta::{DELTA_MAX, delta_seconds};
-use crate::fields::{is_token, list_members, trim_ows};
+use crate::fields::{is_token, list_members, sound_members, trim_ows};
 
 /// More field names in one `no-cache` or `private` are not kept apart: the directive then holds for the whole response.
 const QUALIFIED_FIELDS_MAX: usize = 32;
@@ -58,8 +61,8 @@ impl RequestDirectives {
     pub fn parse(headers: &HeaderMap) -> Self {
         let mut parsed = Self::default();
         if headers.contains_key(CACHE_CONTROL) {
-            for member in list_members(headers.get_all(CACHE_CONTROL)) {
-                parsed.take(&Directive::of_member(member));
+            for (member, is_sound) in sound_members(headers.get_all(CACHE_CONTROL)) {
+                parsed.take(&Directive::of_member(member, is_sound));
             }
         } else if headers.contains_key(PRAGMA) {
             // RFC 9111 §5.4: only where Cache-Control is absent.
@@ -164,13 +167,13 @@ pub struct ResponseDirectives {
     pub no_cache: Qualified,
     /// `private`.
     pub private: Qualified,
-    /// `public`.
+    /// `public`, without an argument.
     pub public: bool,
     /// `must-revalidate`.
     pub must_revalidate: bool,
     /// `proxy-revalidate`.
     pub proxy_revalidate: bool,
-    /// `must-understand`.
+    /// `must-understand`, without an argument: it lifts `no-store`.
     pub must_understand: bool,
     /// `no-transform`.
     pub no_transform: bool,
@@ -184,6 +187,8 @@ pub struct ResponseDirectives {
     pub stale_while_revalidate: Option<Duration>,
     /// `stale-if-error` (RFC 5861 §4); zero where the value is invalid.
     pub stale_if_error: Option<Duration>,
+    /// One of the three directives of §3.5 is there, and valid.
+    permits_sharing: bool,
 }
 
 impl ResponseDirectives {
@@ -203,8 +208,8 @@ impl ResponseDirectives {
         }
         if headers.contains_key(CACHE_CONTROL) {
             parsed.source = ControlSource::CacheControl;
-            for member in list_members(headers.get_all(CACHE_CONTROL)) {
-                parsed.take(&Directive::of_member(member));
+            for (member, is_sound) in sound_members(headers.get_all(CACHE_CONTROL)) {
+                parsed.take(&Directive::of_member(member, is_sound));
             }
         }
         parsed
@@ -215,17 +220,28 @@ impl ResponseDirectives {
         matches!(self.source, ControlSource::Targeted(_))
     }
 
+    /// Whether a response to a request with `Authorization` may be shared: `public`, `must-revalidate` or `s-maxage` is there
+    /// (RFC 9111 §3.5), and as its grammar says.
+    pub fn permits_sharing(&self) -> bool {
+        self.permits_sharing
+    }
+
     fn take(&mut self, directive: &Directive<'_>) {
+        self.permits_sharing |= match &*directive.name {
+            b"public" | b"must-revalidate" => directive.is_bare(),
+            b"s-maxage" => directive.seconds().is_some(),
+            _ => false,
+        };
         match &*directive.name {
             b"no-store" => self.no_store = true,
             b"no-cache" => self.no_cache.add(directive.field_names()),
             b"private" => self.private.add(directive.field_names()),
-            b"public" => self.public = true,
+            b"public" => self.public |= directive.is_bare(),
             b"must-revalidate" => self.must_revalidate = true,
             b"proxy-revalidate" => self.proxy_revalidate = true,
-            b"must-understand" => self.must_understand = true,
+            b"must-understand" => self.must_understand |= directive.is_bare(),
             b"no-transform" => self.no_transform = true,
-            b"immutable" => self.immutable = true,
+            b"immutable" => self.immutable |= directive.is_bare(),
             b"max-age" => shorter(&mut self.max_age, directive.seconds().unwrap_or_default()),
             b"s-maxage" => shorter(&mut self.s_maxage, directive.seconds().unwrap_or_default()),
             b"stale-while-revalidate" => {
@@ -267,8 +283,8 @@ enum Argument<'a> {
 }
 
 impl<'a> Directive<'a> {
-    /// A member of `Cache-Control`.
-    fn of_member(member: &'a [u8]) -> Self {
+    /// A member of `Cache-Control`; `is_sound`: no quoted string before it on its line was left open.
+    fn of_member(member: &'a [u8], is_sound: bool) -> Self {
         let (name, argument) = match member.iter().position(|byte| *byte == b'=') {
             None => (member, Argument::None),
             Some(at) => (&member[..at], Argument::of(&member[at + 1..])),
@@ -281,29 +297,34 @@ impl<'a> Directive<'a> {
         } else {
             Cow::Borrowed(name)
         };
-        Self { name, argument: if spaced { Argument::Invalid } else { argument } }
+        Self { name, argument: if spaced || !is_sound { Argument::Invalid } else { argument } }
     }
 
     /// A member of a targeted field, its value mapped as RFC 9213 §2.1 says; parameters are ignored.
     ///
-    /// `None` for `?0`: a directive that is said not to be there.
+    /// `None` for `?0`: no directive has that value (§2.1 says not to consume it), and it says itself not to be there.
     fn of_entry(key: &'a str, entry: &'a ListEntry) -> Option<Self> {
+        let takes_seconds = SECONDS_DIRECTIVES.contains(&key);
         let argument = match entry {
             ListEntry::InnerList(_) => Argument::Invalid,
             ListEntry::Item(item) => match &item.bare_item {
                 BareItem::Boolean(true) => Argument::None,
                 BareItem::Boolean(false) => return None,
-                BareItem::Integer(number) => Argument::Text(Cow::Owned(number.to_string().into_bytes())),
-                // Seconds are Integers in a structured field; a String is not what a quoted token is in `Cache-Control`.
-                BareItem::String(_) if SECONDS_DIRECTIVES.contains(&key) => Argument::Invalid,
-                BareItem::String(text) => Argument::Text(Cow::Borrowed(text.as_str().as_bytes())),
-                BareItem::Token(token) => Argument::Text(Cow::Borrowed(token.as_str().as_bytes())),
-                BareItem::Decimal(_) | BareItem::ByteSequence(_) | BareItem::Date(_) | BareItem::DisplayString(_) => {
-                    Argument::Invalid
+                // Each type where §2.1 maps the directive's own grammar to it, and nowhere else: seconds are Integers, names of
+                // fields are a String.
+                BareItem::Integer(number) if takes_seconds => {
+                    Argument::Text(Cow::Owned(number.to_string().into_bytes()))
                 }
+                BareItem::String(text) if !takes_seconds => Argument::Text(Cow::Borrowed(text.as_str().as_bytes())),
+                _ => Argument::Invalid,
             },
         };
         Some(Self { name: Cow::Borrowed(key.as_bytes()), argument })
+    }
+
+    /// Without an argument, as §5.2.2 defines those that take none.
+    fn is_bare(&self) -> bool {
+        matches!(self.argument, Argument::None)
     }
 
     fn seconds(&self) -> Option<Duration> {

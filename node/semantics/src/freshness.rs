@@ -4,6 +4,7 @@
 //! - An age is never below what the response had when it arrived, whatever the clock does afterwards, and never above 2³¹ s.
 //! - A lifetime comes from one source, the first of: targeted field, `s-maxage`, `max-age`, `Expires`, heuristic.
 //! - An invalid `Expires` or `max-age` is a lifetime of zero, never an absent one.
+//! - No time makes a calculation overflow, neither one that a peer writes nor one that this node's clock shows.
 //!
 //! Not here: what is done with a stale response (`reuse`), whether a response is stored at all (`storable`).
 
@@ -74,9 +75,12 @@ pub struct StoredMeta {
 impl StoredMeta {
     /// Reckons age and lifetime of a response, whether or not it may be stored.
     ///
-    /// `s-maxage` implies `proxy-revalidate` (RFC 9111 §5.2.2.10), which is to say: by itself it forbids stale use. A
-    /// response that also carries an RFC 5861 directive permits that use in so many words, and `s-maxage` does not take it
-    /// back. `must-revalidate`, `proxy-revalidate` and `no-cache` do.
+    /// `s-maxage` implies `proxy-revalidate` (RFC 9111 §5.2.2.10), which is to say: by itself it forbids stale use (§4.2.4). A
+    /// response that also carries an RFC 5861 directive permits that use in so many words: an extension directive modifies those
+    /// that are understood without it (§5.2.3), and `stale-while-revalidate` would mean nothing to a shared cache otherwise.
+    /// `must-revalidate`, which no cache may ignore "in all circumstances" (§5.2.2.2), `proxy-revalidate`, which is analogous
+    /// (§5.2.2.8), and `no-cache`, which holds "even by caches that have been configured to send stale responses" (§5.2.2.4),
+    /// close the window.
     pub(crate) fn of_response(
         status: StatusCode,
         headers: &HeaderMap,

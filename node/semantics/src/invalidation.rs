@@ -48,19 +48,24 @@ fn has_same_origin(left: &Uri, right: &Uri) -> bool {
     origin(left).is_some_and(|left| origin(right) == Some(left))
 }
 
+/// Whether two absolute URIs are equal after scheme-based normalisation of their origins (RFC 9110 §4.2.3).
+pub(crate) fn is_same_uri(left: &Uri, right: &Uri) -> bool {
+    has_same_origin(left, right) && left.path() == right.path() && left.query() == right.query()
+}
+
 /// Resolves a URI reference against an absolute URI (RFC 3986 §5.2), without its fragment.
 ///
-/// `None` where it is malformed, or has another scheme than http and https.
+/// `None` where it is malformed, has another scheme than http and https, or userinfo, which RFC 9110 §4.2.4 makes an error.
 pub(crate) fn resolve(base: &Uri, reference: &[u8]) -> Option<Uri> {
     let reference = str::from_utf8(reference).ok()?;
     let reference = reference.split('#').next().unwrap_or_default();
     let (scheme, authority) = (base.scheme_str()?, base.authority()?.as_str());
     if let Some((other, _)) = split_scheme(reference) {
         let is_http = other.eq_ignore_ascii_case("http") || other.eq_ignore_ascii_case("https");
-        return if is_http { reference.parse().ok() } else { None };
+        return if is_http { absolute(reference) } else { None };
     }
     if reference.starts_with("//") {
-        return format!("{scheme}:{reference}").parse().ok();
+        return absolute(&format!("{scheme}:{reference}"));
     }
     let (path, query) = match reference.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -78,6 +83,19 @@ pub(crate) fn resolve(base: &Uri, reference: &[u8]) -> Option<Uri> {
     format!("{scheme}://{authority}{path}{query}").parse().ok()
 }
 
+fn absolute(reference: &str) -> Option<Uri> {
+    let uri: Uri = reference.parse().ok()?;
+    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
+    if authority.contains('@') {
+        return None;
+    }
+    if !uri.path().contains("/.") {
+        return Some(uri);
+    }
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{scheme}://{authority}{}{query}", without_dots(uri.path())).parse().ok()
+}
+
 /// `scheme:` at the front of a reference (RFC 3986 §3.1).
 fn split_scheme(reference: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = reference.split_once(':')?;
@@ -91,7 +109,7 @@ fn split_scheme(reference: &str) -> Option<(&str, &str)> {
 fn without_dots(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let segments = path.split('/').skip(1);
-    let ends_in_folder = matches!(path.rsplit('/').next(), Some("" | "." | ".."));
+    let ends_in_folder = matches!(path.rsplit('/').next(), Some("." | ".."));
     for segment in segments {
         match segment {
             "." => {}
@@ -101,8 +119,8 @@ fn without_dots(path: &str) -> String {
             _ => kept.push(segment),
         }
     }
-    // An empty last segment is the trailing slash itself.
-    if ends_in_folder && kept.last().is_none_or(|last| !last.is_empty()) {
+    // An empty last segment is the trailing slash itself; a dot in its place leaves one.
+    if ends_in_folder {
         kept.push("");
     }
     format!("/{}", kept.join("/"))
@@ -110,6 +128,8 @@ fn without_dots(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// RFC 9111 §4.4: every method that is not known to be safe, where the response is no error.
@@ -170,6 +190,13 @@ mod tests {
             assert!(one(other).is_empty(), "{other}");
         }
         assert!(one("").is_empty(), "the target URI itself is there already");
+        assert_eq!(one("https://example.com/b/../x"), ["https://example.com/x"]);
+        assert_eq!(one("../x"), ["https://example.com/x"]);
+        for malformed in
+            ["https://u@example.com/x", "https://example.com@evil.example/x", "https:/x", "https:x", "/\\ b"]
+        {
+            assert!(one(malformed).is_empty(), "{malformed}");
+        }
         let both = targets(&[("location", "/x"), ("content-location", "/y"), ("content-location", "/x")]);
         assert_eq!(both, ["https://example.com/x", "https://example.com/y"]);
         let many: Vec<_> = ["/1", "/2", "/3", "/4", "/5", "/6", "/7", "/8", "/9"].map(|path| ("location", path)).into();
@@ -208,12 +235,47 @@ mod tests {
             ("./g/.", "http://a/b/c/g/"),
             ("g/../h", "http://a/b/c/h"),
             ("g?y/../x", "http://a/b/c/g?y/../x"),
+            ("http://a/x/./y/../z?q", "http://a/x/z?q"),
+            ("//g/x/..", "http://g/"),
+            ("/x//.", "http://a/x//"),
+            ("/x//..", "http://a/x/"),
+            ("/x//", "http://a/x//"),
         ];
         for (reference, expected) in cases {
             assert_eq!(resolve(&base, reference.as_bytes()), Some(expected.parse().unwrap()), "{reference}");
         }
-        for malformed in ["http://", "/a b", "http://[::1", "/\u{7f}"] {
+        for malformed in ["http://", "http://u@a/g", "//u:p@a/g", "/a b", "http://[::1", "/\u{7f}"] {
             assert_eq!(resolve(&base, malformed.as_bytes()), None, "{malformed}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// Nothing but the registered safe methods leaves the store alone; no error invalidates.
+        #[test]
+        fn unknown_methods_are_unsafe(name in "[A-Za-z!#-]{1,12}", status in 100_u16..1000) {
+            let (method, code) = (Method::from_bytes(name.as_bytes()).unwrap(), StatusCode::from_u16(status).unwrap());
+            let expected = !is_safe(&method) && (200..400).contains(&status);
+            prop_assert_eq!(invalidates(&method, code), expected);
+            prop_assert!(!is_safe(&method) || name.bytes().all(|byte| byte.is_ascii_uppercase()));
+        }
+
+        /// Whatever a response says, only its own origin is touched, and nothing panics.
+        #[test]
+        fn no_reference_leaves_the_origin(
+            text in "(https?:)?(//)?[a-z@.:]{0,12}[ -~]{0,20}", bytes in proptest::collection::vec(any::<u8>(), 0..30),
+        ) {
+            let target = Uri::from_static("https://example.com/a/b?c=d");
+            let mut response = HeaderMap::new();
+            for line in [HeaderValue::from_bytes(text.as_bytes()), HeaderValue::from_bytes(&bytes)].into_iter().flatten() {
+                response.append(LOCATION, line.clone());
+                response.append(CONTENT_LOCATION, line);
+            }
+            for uri in invalidation_targets(&target, &response) {
+                prop_assert!(has_same_origin(&target, &uri), "{}", uri);
+                prop_assert!(!uri.path().split('/').any(|segment| segment == ".."), "{}", uri);
+            }
         }
     }
 }

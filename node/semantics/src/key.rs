@@ -257,18 +257,24 @@ impl serde::de::Visitor<'_> for KeyVisitor {
     }
 }
 
-/// An authority as keys and purges hold it: lower case, without the scheme's default port or an empty one (RFC 9110 §4.2.3).
+/// An authority as keys and purges hold it: lower case, its port without leading zeros, and without the scheme's default port
+/// or an empty one (RFC 9110 §4.2.3, RFC 3986 §6.2.3).
 pub fn normal_authority<'a>(scheme: &str, authority: &'a str) -> Cow<'a, str> {
     let default_port = if scheme.eq_ignore_ascii_case("https") { "443" } else { "80" };
-    let host = match authority.rsplit_once(':') {
+    let (host, port) = match authority.rsplit_once(':') {
         // A colon inside an IPv6 literal is no port.
-        Some((host, port)) if !port.ends_with(']') && (port.is_empty() || port == default_port) => host,
-        _ => authority,
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (host, port),
+        _ => (authority, ""),
     };
-    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(host.to_ascii_lowercase())
+    let number = port.trim_start_matches('0');
+    let normal = if port.is_empty() || number == default_port { host } else { authority };
+    if !number.is_empty() && number != default_port && number.len() != port.len() {
+        return Cow::Owned(format!("{}:{number}", host.to_ascii_lowercase()));
+    }
+    if normal.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(normal.to_ascii_lowercase())
     } else {
-        Cow::Borrowed(host)
+        Cow::Borrowed(normal)
     }
 }
 

@@ -47,7 +47,7 @@ pub use reuse::{PurgeState, Reuse, Why, is_server_error, may_serve_on_error, reu
 pub use storable::{Refusal, RequestFacts, Storable, storable, stored_headers};
 pub use surrogate::{SURROGATE_KEY_BYTES_MAX, SURROGATE_KEYS_MAX, invalidated_groups, surrogate_keys};
 pub use validation::{
-    Freshened, HeadUpdate, Precondition, evaluate, freshen, freshened, has_origin_preconditions, head_update,
-    make_conditional, make_conditional_on_any, not_modified_headers, not_modified_selects,
+    Freshened, HeadUpdate, Precondition, evaluate, freshened, has_origin_preconditions, head_update, make_conditional,
+    make_conditional_on_any, not_modified_headers, not_modified_selects,
 };
 pub use vary::{NOMINATED_FIELDS_MAX, Nominated, VaryStar};

@@ -5,6 +5,8 @@
 //! - A stale response is used only where the response, the client or the route permits it, and the response does not forbid
 //!   it (§4.2.4).
 //! - What the client asks for can only make the cache stricter, but for `max-stale` and `stale-if-error`.
+//! - A fresh response is validated only where the client asks for it, `immutable` or not (RFC 8246 §2): there is nothing for that
+//!   directive to change.
 //!
 //! Not here: whether the request selects the response (`vary`), how it is validated (`validation`), `only-if-cached`, which
 //! says what to do after a miss.

@@ -2,21 +2,27 @@
 //!
 //! Always true:
 //! - A refusal names the first rule, in the order of [`Refusal`], that forbids to store.
-//! - A response to a request with `Authorization` is stored only with `public`, `must-revalidate` or `s-maxage` (§3.5).
+//! - A response to a request with `Authorization` is stored only with `public`, `must-revalidate` or `s-maxage` (§3.5), each
+//!   without what its grammar does not allow.
+//! - A 428, 429, 431 or 511 is never stored (RFC 6585 §3 to §6: "MUST NOT"), and neither is a 416 to a request with `Range`: they
+//!   are about one request, not about the resource.
 //! - A response that could never be used is not stored: it needs an explicit lifetime, a heuristic one, or a validator; and
-//!   without the first, a status of 400 and above needs `Last-Modified`.
+//!   without the first, a status of 400 and above needs `Last-Modified`. So a 200 with nothing but an `ETag` is stored and
+//!   validated at each use: §3 allows it (its status is heuristically cacheable), and §4.2.2 gives nothing to estimate from.
 //! - Stored fields hold nothing of one connection, no `Age`, and no field that `no-cache` or `private` names.
 //!
 //! Not here: the lifetime itself (`freshness`), invalidation (`invalidation`), size limits (`brim-store`).
 
 use std::time::SystemTime;
 
-use http::header::{AGE, AUTHORIZATION, CONTENT_LOCATION, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, SET_COOKIE};
+use http::header::{
+    AGE, AUTHORIZATION, CONTENT_LOCATION, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, RANGE, SET_COOKIE,
+};
 use http::{Method, StatusCode, Uri};
 
 use crate::fields::{only_line, strip_hop_by_hop};
 use crate::freshness::{FreshnessSource, is_heuristically_cacheable};
-use crate::invalidation::resolve;
+use crate::invalidation::{is_same_uri, resolve};
 use crate::vary::varies_on_everything;
 use crate::{CachePolicy, Part, ResponseDirectives, StoredMeta};
 
@@ -46,7 +52,7 @@ pub enum Storable {
 pub enum Refusal {
     /// Responses to this method are not reused: anything but GET, QUERY, and POST with its own `Content-Location`.
     Method,
-    /// An interim response, or a 304, which only freshens.
+    /// An interim response, a 304, which only freshens, or an error that is about this request only.
     Status,
     /// A 206 that is no [`Part`]: of several ranges, of an unknown whole, or with a length that contradicts its range.
     Partial,
@@ -62,8 +68,10 @@ pub enum Refusal {
     Authorization,
     /// The response sets a cookie, and the route does not store those.
     SetCookie,
-    /// `Vary: *`: no other request can match (§4.1).
+    /// `Vary: *`, or what amounts to it: no other request can match (§4.1).
     VaryStar,
+    /// A 304 nominates fields that the stored response does not: what it was stored for is not known in these terms.
+    VaryChanged,
     /// Neither an explicit nor a heuristic lifetime, nor a validator.
     NoFreshness,
 }
@@ -82,6 +90,7 @@ impl Refusal {
             Self::Authorization => "authorization",
             Self::SetCookie => "set-cookie",
             Self::VaryStar => "vary-star",
+            Self::VaryChanged => "vary-changed",
             Self::NoFreshness => "no-freshness",
         }
     }
@@ -114,10 +123,10 @@ fn refusal(
     policy: &CachePolicy,
     meta: &StoredMeta,
 ) -> Option<Refusal> {
-    if !has_reusable_method(request, headers, meta) {
+    if !has_reusable_method(request, status, headers, meta) {
         return Some(Refusal::Method);
     }
-    if status.is_informational() || status == StatusCode::NOT_MODIFIED {
+    if !is_about_the_resource(request, status) {
         return Some(Refusal::Status);
     }
     // On any other status Content-Range means nothing (RFC 9110 §14.4) and is stored like every field.
@@ -137,8 +146,7 @@ fn refusal(
     if directives.private.is_whole() {
         return Some(Refusal::Private);
     }
-    let may_be_shared = directives.public || directives.must_revalidate || directives.s_maxage.is_some();
-    if request.headers.contains_key(AUTHORIZATION) && !may_be_shared {
+    if request.headers.contains_key(AUTHORIZATION) && !directives.permits_sharing() {
         return Some(Refusal::Authorization);
     }
     let cookie_is_dropped = is_excluded(&SET_COOKIE, directives);
@@ -156,15 +164,30 @@ fn refusal(
 
 /// GET; QUERY; POST where the response is explicitly fresh and says that it is what a GET of the same URI would give
 /// (RFC 9110 §9.3.3). HEAD has no content to store; it may freshen (`validation::head_update`).
-fn has_reusable_method(request: &RequestFacts<'_>, headers: &HeaderMap, meta: &StoredMeta) -> bool {
+///
+/// Of the answers to a POST only a 200 or 203 is what a GET would give (§8.7): any other status is about the act, and a client
+/// could choose which error everybody gets.
+fn has_reusable_method(request: &RequestFacts<'_>, status: StatusCode, headers: &HeaderMap, meta: &StoredMeta) -> bool {
     match request.method.as_str() {
         "GET" | "QUERY" => true,
         "POST" => {
             let location =
                 only_line(headers, &CONTENT_LOCATION).and_then(|line| resolve(request.target, line.as_bytes()));
-            meta.freshness_source.is_explicit() && location.is_some_and(|location| location == *request.target)
+            matches!(status.as_u16(), 200 | 203)
+                && meta.freshness_source.is_explicit()
+                && location.is_some_and(|location| is_same_uri(&location, request.target))
         }
         _ => false,
+    }
+}
+
+/// False for interim responses (RFC 9111 §3: the status has to be final), for 304, and for errors that say something about one
+/// request only.
+fn is_about_the_resource(request: &RequestFacts<'_>, status: StatusCode) -> bool {
+    match status.as_u16() {
+        100..=199 | 304 | 428 | 429 | 431 | 511 => false,
+        416 => !request.headers.contains_key(RANGE),
+        _ => true,
     }
 }
 

@@ -87,6 +87,8 @@ fn group(entry: &ListEntry) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -124,6 +126,23 @@ mod tests {
         assert_eq!((groups.len(), overflow), (2, false));
     }
 
+    /// RFC 9875 §3: a list of strings too; parameters say nothing, and one field does not speak for the other.
+    #[test]
+    fn invalidated_groups_are_a_list_of_strings() {
+        let groups = |lines: &[(&'static str, &str)]| -> Vec<String> {
+            invalidated_groups(&headers(lines)).0.iter().map(ToString::to_string).collect()
+        };
+        let field = "cache-group-invalidation";
+        assert_eq!(groups(&[(field, "\"a\";x, \"b\""), (field, "\"a\", \"c, d\"")]), ["a", "b", "c, d"]);
+        assert_eq!(groups(&[(field, "\"A\", \"a\"")]), ["A", "a"], "compared character by character (§2.1)");
+        assert_eq!(groups(&[(field, r#""a\"b\\""#)]), [r#"a"b\"#]);
+        assert!(groups(&[("cache-groups", "\"a\""), ("surrogate-key", "a")]).is_empty());
+        for malformed in ["a", "\"a\", b", "\"a\", 1", "\"a\",", "", "\"a", "(\"a\")", "\"a\";X=1", "\"\u{e4}\""] {
+            assert!(groups(&[(field, malformed)]).is_empty(), "{malformed}");
+        }
+        assert!(groups(&[(field, "\"a\""), (field, "x")]).is_empty(), "several lines are one list");
+    }
+
     #[test]
     fn what_passes_a_limit_is_reported() {
         let long = "x".repeat(SURROGATE_KEY_BYTES_MAX + 1);
@@ -140,5 +159,22 @@ mod tests {
             surrogate_keys(&headers)
         };
         assert_eq!((found.len(), overflow), (0, true));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60), text in "[\"a, ;=\\\\()]{0,30}") {
+            let mut fields = HeaderMap::new();
+            for line in [HeaderValue::from_bytes(&bytes), HeaderValue::from_bytes(text.as_bytes())].into_iter().flatten() {
+                for name in [&SURROGATE_KEY, &CACHE_GROUPS, &CACHE_GROUP_INVALIDATION] {
+                    fields.append(name, line.clone());
+                }
+            }
+            let (keys, _) = surrogate_keys(&fields);
+            prop_assert!(keys.len() <= SURROGATE_KEYS_MAX && keys.iter().all(|key| key.len() <= SURROGATE_KEY_BYTES_MAX));
+            let _ = invalidated_groups(&fields);
+        }
     }
 }

@@ -5,7 +5,10 @@
 //!   freshens.
 //! - `If-None-Match` has precedence over `If-Modified-Since` (RFC 9110 §13.2.2).
 //! - A 304 changes no field that describes the stored content: `Content-Length`, `Content-Encoding`, `Content-Range`,
-//!   `Content-Type` (RFC 9111 §3.2).
+//!   `Content-Type` (RFC 9111 §3.2), makes no weak entity tag strong, and no response match requests that it has not been
+//!   compared with.
+//! - What a 304 says to one client (`Set-Cookie`, fields that `no-cache` or `private` names) is given to that client and to the
+//!   store only where a first response's would be.
 //!
 //! Not here: `Range` (`range`), when to validate (`reuse`).
 
@@ -18,9 +21,9 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 
-use crate::fields::{http_date, only_line, strip_hop_by_hop, trim_ows};
-use crate::storable::{RequestFacts, Storable, storable, stored_headers};
-use crate::{CachePolicy, ResponseDirectives, http_date_value};
+use crate::fields::{http_date, http_date_at, only_line, strip_hop_by_hop, trim_ows};
+use crate::storable::{Refusal, RequestFacts, Storable, storable, stored_headers};
+use crate::{CachePolicy, Nominated, ResponseDirectives, http_date_value};
 
 /// More entity tags are not offered to the origin on a variant miss: it need not read a long list to say 304.
 const OFFERED_TAGS_MAX: usize = 16;
@@ -73,9 +76,16 @@ fn remove_own_conditions(forward: &mut HeaderMap) {
 }
 
 /// Whether a 304 is about this stored response (RFC 9111 §4.3.4). `only`: it is the only one that was offered.
+///
+/// The entity tag decides, else `Last-Modified`. In two places §4.3.4 is read by its purpose where `only` holds, because what the
+/// origin was asked then leaves one answer: a 304 without any validator is about what was offered, though that has one; and a
+/// strong tag is about a stored weak one that it equals weakly (§13.1.2 of RFC 9110 compares so, and servers that weaken the
+/// tags of what they compress send 304 with the strong one).
 pub fn not_modified_selects(not_modified: &HeaderMap, stored_headers: &HeaderMap, only: bool) -> bool {
     let stored_tag = only_line(stored_headers, &ETAG).map(HeaderValue::as_bytes);
-    if let Some(tag) = only_line(not_modified, &ETAG).map(HeaderValue::as_bytes) {
+    if not_modified.contains_key(ETAG) {
+        // Several tags name nothing.
+        let Some(tag) = only_line(not_modified, &ETAG).map(HeaderValue::as_bytes) else { return false };
         return match stored_tag {
             Some(stored) if is_weak(tag) => weakly_equal(tag, stored),
             Some(stored) => tag == stored || (only && weakly_equal(tag, stored)),
@@ -88,16 +98,26 @@ pub fn not_modified_selects(not_modified: &HeaderMap, stored_headers: &HeaderMap
     }
 }
 
-/// The stored fields, updated by a 304 (RFC 9111 §3.2, §4.3.4), or by a HEAD response (§4.3.5).
-///
-/// A field of the 304 replaces all lines of that name. Its `Set-Cookie` is for the one client that asked. A 304 without `Date`
-/// was made when it arrived (RFC 9110 §6.6.1).
-pub fn freshen(stored: &HeaderMap, not_modified: &HeaderMap, response_time: SystemTime) -> HeaderMap {
+/// What there is in a 304, or in a HEAD response, to update stored fields with (RFC 9111 §3.2, §4.3.4, §4.3.5).
+fn update_of(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
     let mut update = not_modified.clone();
     strip_hop_by_hop(&mut update);
     for name in NEVER_FRESHENED {
         update.remove(name);
     }
+    if let (Some(now), Some(then)) = (only_line(&update, &ETAG), only_line(stored, &ETAG))
+        && is_weak(then.as_bytes())
+        && weakly_equal(now.as_bytes(), then.as_bytes())
+    {
+        // The stored content was never said to be the same byte for byte.
+        update.remove(ETAG);
+    }
+    update
+}
+
+/// The stored fields with the update: a field of it replaces all lines of that name. An update without `Date` was made when it
+/// arrived (RFC 9110 §6.6.1).
+fn freshen(stored: &HeaderMap, mut update: HeaderMap, response_time: SystemTime) -> HeaderMap {
     if !update.contains_key(DATE) {
         update.insert(DATE, http_date_value(response_time));
     }
@@ -112,8 +132,8 @@ pub fn freshen(stored: &HeaderMap, not_modified: &HeaderMap, response_time: Syst
 }
 
 /// §3.2; `Age` is reckoned, not stored; `Trailer` is about the content.
-const NEVER_FRESHENED: [HeaderName; 8] =
-    [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, AGE, SET_COOKIE, TRAILER, VIA];
+const NEVER_FRESHENED: [HeaderName; 7] =
+    [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, AGE, TRAILER, VIA];
 
 /// A freshened stored response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,8 +142,12 @@ pub struct Freshened {
     /// The updated fields.
     pub headers: HeaderMap,
     /// `Yes`: write both back. `No`: the 304 allows this use, but nothing of it may be stored (it says `no-store`, or answers a
-    /// request with `Authorization`): the stored response stays as it was.
+    /// request with `Authorization`), or it nominates fields that the stored response does not: the stored response stays as it
+    /// was, or goes.
     pub storable: Storable,
+    /// Fields of the 304 that only the client whose request it answers gets, beside `headers`: `Set-Cookie`, unless the route
+    /// stores those, and what `no-cache="…"` or `private="…"` names (RFC 9111 §5.2.2.4, §5.2.2.7).
+    pub for_client: HeaderMap,
 }
 
 /// Freshens a stored response: its fields, and with them its age and lifetime.
@@ -138,7 +162,12 @@ pub fn freshened(
     request_time: SystemTime,
     response_time: SystemTime,
 ) -> Freshened {
-    let mut merged = freshen(stored, not_modified, response_time);
+    let mut update = update_of(stored, not_modified);
+    let mut for_client = HeaderMap::new();
+    if !policy.store_set_cookie {
+        move_field(&SET_COOKIE, &mut update, &mut for_client);
+    }
+    let mut merged = freshen(stored, update, response_time);
     let directives = ResponseDirectives::parse(&merged, policy);
     let headers = stored_headers(&merged, &directives);
     // The age of a freshened response is that of the 304.
@@ -148,8 +177,37 @@ pub fn freshened(
     // What a conditional HEAD freshens is the stored response to a GET.
     let method = if *request.method == Method::HEAD { &Method::GET } else { request.method };
     let request = RequestFacts { method, ..*request };
-    let storable = storable(&request, status, &merged, policy, request_time, response_time);
-    Freshened { headers, storable }
+    let mut storable = storable(&request, status, &merged, policy, request_time, response_time);
+    if matches!(storable, Storable::Yes(_)) && nominates_more(&merged, stored) {
+        storable = Storable::No(Refusal::VaryChanged);
+    }
+    // Only what came with the 304: what an earlier response withheld was for another client.
+    for name in directives.no_cache.fields().iter().chain(directives.private.fields()) {
+        if not_modified.contains_key(name) {
+            move_field(name, &mut merged, &mut for_client);
+        }
+    }
+    Freshened { headers, storable, for_client }
+}
+
+/// Whether a stored response, once updated, would depend on request fields that it was not stored with.
+fn nominates_more(merged: &HeaderMap, stored: &HeaderMap) -> bool {
+    let names = |headers: &HeaderMap| Nominated::of(headers, &HeaderMap::new());
+    match (names(merged), names(stored)) {
+        (Ok(now), Ok(then)) => now.names().any(|name| !then.names().any(|known| known == name)),
+        _ => true,
+    }
+}
+
+/// Takes all lines of a field from one message to another that does not have it.
+fn move_field(name: &HeaderName, from: &mut HeaderMap, to: &mut HeaderMap) {
+    if NEVER_FRESHENED.contains(name) || to.contains_key(name) {
+        return;
+    }
+    for line in from.get_all(name) {
+        to.append(name.clone(), line.clone());
+    }
+    from.remove(name);
 }
 
 /// What a HEAD response means for the stored GET response (RFC 9111 §4.3.5).
@@ -165,21 +223,39 @@ pub enum HeadUpdate {
 }
 
 /// Compares a HEAD response with the stored GET response that a GET would have selected.
-pub fn head_update(stored: &HeaderMap, stored_length: Option<u64>, status: StatusCode, head: &HeaderMap) -> HeadUpdate {
+///
+/// Only a 200 says something (§4.3.5), and of a stored response with another status it says that it is no longer true.
+/// `stored_length`: of the stored content in bytes, where it is known.
+pub fn head_update(
+    stored_status: StatusCode,
+    stored: &HeaderMap,
+    stored_length: Option<u64>,
+    status: StatusCode,
+    head: &HeaderMap,
+) -> HeadUpdate {
     if status != StatusCode::OK {
         return HeadUpdate::Nothing;
     }
-    let same = |name: &HeaderName| match (only_line(head, name), only_line(stored, name)) {
-        (Some(now), Some(then)) => now == then,
-        (None, _) => true,
-        (Some(_), None) => false,
+    // A field with several lines equals nothing.
+    let same = |name: &HeaderName| {
+        !head.contains_key(name)
+            || only_line(head, name).is_some_and(|now| only_line(stored, name).is_some_and(|then| now == then))
     };
-    let length = only_line(head, &CONTENT_LENGTH).and_then(|line| line.to_str().ok()?.parse::<u64>().ok());
-    let same_length = match (length, stored_length) {
-        (Some(now), Some(then)) => now == then,
+    let same_length = match (head.contains_key(CONTENT_LENGTH), stored_length) {
+        (true, Some(then)) => only_line(head, &CONTENT_LENGTH).and_then(content_length) == Some(then),
         _ => true,
     };
-    if same(&ETAG) && same(&LAST_MODIFIED) && same_length { HeadUpdate::Freshen } else { HeadUpdate::Invalidate }
+    if stored_status == StatusCode::OK && same(&ETAG) && same(&LAST_MODIFIED) && same_length {
+        HeadUpdate::Freshen
+    } else {
+        HeadUpdate::Invalidate
+    }
+}
+
+/// Digits that fit (RFC 9110 §8.6).
+fn content_length(line: &HeaderValue) -> Option<u64> {
+    let text = line.to_str().ok()?;
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// What a request's preconditions come to.
@@ -199,7 +275,18 @@ pub enum Precondition {
 /// They are evaluated only where the answer would be a success (§13.2.1). `If-Match` and `If-Unmodified-Since` are not for a
 /// cache to decide (RFC 9111 §4.3.2): ask [`has_origin_preconditions`] first and pass such a request on; they are evaluated
 /// here for whoever answers in the origin's place.
-pub fn evaluate(method: &Method, request: &HeaderMap, status: StatusCode, stored_headers: &HeaderMap) -> Precondition {
+///
+/// `received`: when the stored response arrived, or was last validated. Where it has no `Last-Modified` it is its `Date`, and
+/// where it has no `Date` that time, that `If-Modified-Since` is compared with (§4.3.2): what a client got before is not known
+/// to be what is stored, so a condition that is older than both is answered with the whole response.
+pub fn evaluate(
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    stored_headers: &HeaderMap,
+    received: SystemTime,
+) -> Precondition {
+    let date = |headers: &HeaderMap, name| only_line(headers, name).and_then(|line| http_date_at(line, received));
     if !status.is_success() {
         return Precondition::Proceed;
     }
@@ -207,8 +294,8 @@ pub fn evaluate(method: &Method, request: &HeaderMap, status: StatusCode, stored
         if !lists_tag(request, &IF_MATCH, stored_headers, strongly_equal) {
             return Precondition::Failed;
         }
-    } else if let Some(since) = only_line(request, &IF_UNMODIFIED_SINCE).and_then(http_date)
-        && last_modified(stored_headers).is_some_and(|modified| modified > since)
+    } else if let Some(since) = date(request, &IF_UNMODIFIED_SINCE)
+        && date(stored_headers, &LAST_MODIFIED).is_some_and(|modified| modified > since)
     {
         return Precondition::Failed;
     }
@@ -223,13 +310,10 @@ pub fn evaluate(method: &Method, request: &HeaderMap, status: StatusCode, stored
     if !is_read {
         return Precondition::Proceed;
     }
-    let since = only_line(request, &IF_MODIFIED_SINCE).and_then(http_date);
-    // RFC 9111 §4.3.2: without Last-Modified, the stored response was current at its Date.
-    let modified = last_modified(stored_headers).or_else(|| only_line(stored_headers, &DATE).and_then(http_date));
-    match (modified, since) {
-        (Some(modified), Some(since)) if modified <= since => Precondition::NotModified,
-        _ => Precondition::Proceed,
-    }
+    // What is no date, or several lines, is to be ignored (RFC 9110 §13.1.3).
+    let Some(since) = date(request, &IF_MODIFIED_SINCE) else { return Precondition::Proceed };
+    let modified = date(stored_headers, &LAST_MODIFIED).or_else(|| date(stored_headers, &DATE)).unwrap_or(received);
+    if modified <= since { Precondition::NotModified } else { Precondition::Proceed }
 }
 
 /// Whether a request has preconditions that only the origin can evaluate (RFC 9111 §4.3.2).
@@ -244,7 +328,7 @@ pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE, TRAILER] {
         headers.remove(name);
     }
-    for name in ["content-digest", "repr-digest", "digest"] {
+    for name in ["content-digest", "repr-digest", "digest", "content-md5"] {
         headers.remove(name);
     }
     if headers.contains_key(ETAG) {
@@ -255,10 +339,6 @@ pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
         "what guides other caches stays"
     );
     headers
-}
-
-fn last_modified(headers: &HeaderMap) -> Option<SystemTime> {
-    only_line(headers, &LAST_MODIFIED).and_then(http_date)
 }
 
 /// An entity tag as the RFC writes it (RFC 9110 §8.8.3).

@@ -3,8 +3,9 @@
 //! Always true:
 //! - Values match where they are equal, or differ only in what cannot matter to the origin: white space between the members of
 //!   a list, how the list is spread over lines; and for `Accept-Encoding` and `Accept-Language` also case, order and how a
-//!   weight is written. A missing field matches a missing one, and nothing else.
-//! - `*` in any member of any line of `Vary` matches nothing. So do more than [`NOMINATED_FIELDS_MAX`] names.
+//!   weight is written. A missing field matches a missing one, and nothing else (not an empty one).
+//! - `*` in any member of any line of `Vary` matches nothing. So do more than [`NOMINATED_FIELDS_MAX`] names, and a member that is
+//!   no field name: nobody knows what the response depends on.
 //! - The same names in another order or case are the same nominated fields.
 //!
 //! Not here: how many variants a key has (`brim-store`).
@@ -12,10 +13,10 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, HeaderMap, HeaderName, VARY};
+use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, HeaderMap, HeaderName, HeaderValue, VARY};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::fields::{is_token, list_members, only_line, trim_ows};
+use crate::fields::{is_token, list_members, only_line, sound_members, token_members, trim_ows};
 
 /// A response that nominates more fields would hardly match again, and each costs a comparison per request: it is not stored.
 pub const NOMINATED_FIELDS_MAX: usize = 32;
@@ -25,7 +26,7 @@ const PREFERENCES_MAX: usize = 64;
 
 /// The response matches no other request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("Vary names `*`, or more than {NOMINATED_FIELDS_MAX} fields")]
+#[error("Vary names `*`, what is no field name, or more than {NOMINATED_FIELDS_MAX} fields")]
 pub struct VaryStar;
 
 /// The fields that a stored response nominates, and what they were in the request that fetched it. Empty where it has no `Vary`.
@@ -36,15 +37,14 @@ impl Nominated {
     /// Reads `Vary` of a response, and from the request what it nominates.
     ///
     /// # Errors
-    /// `Vary` has a `*` or too many names.
+    /// `Vary` has a `*`, a member that is no field name, or too many names.
     pub fn of(vary_headers: &HeaderMap, request: &HeaderMap) -> Result<Nominated, VaryStar> {
         let mut names = Vec::new();
-        for member in list_members(vary_headers.get_all(VARY)) {
+        for member in token_members(vary_headers.get_all(VARY)) {
             if member == b"*" {
                 return Err(VaryStar);
             }
-            // What is no field name cannot be in a request either.
-            let Ok(name) = HeaderName::from_bytes(member) else { continue };
+            let name = HeaderName::from_bytes(member).map_err(|_| VaryStar)?;
             if !names.contains(&name) {
                 if names.len() == NOMINATED_FIELDS_MAX {
                     return Err(VaryStar);
@@ -125,7 +125,7 @@ fn is_equal(name: &HeaderName, stored: Option<&[u8]>, request: &HeaderMap) -> bo
     }
 }
 
-/// `Vary` with a `*`, or with more names than [`Nominated::of`] takes.
+/// A `Vary` that [`Nominated::of`] refuses.
 pub(crate) fn varies_on_everything(headers: &HeaderMap) -> bool {
     headers.contains_key(VARY) && Nominated::of(headers, &HeaderMap::new()).is_err()
 }
@@ -143,7 +143,15 @@ fn normal_value<'a>(name: &HeaderName, request: &'a HeaderMap) -> Option<Cow<'a,
     if let Some(line) = only_line(request, name).filter(|line| !line.as_bytes().contains(&b',')) {
         return Some(Cow::Borrowed(trim_ows(line.as_bytes())));
     }
-    let members: Vec<&[u8]> = list_members(request.get_all(name)).collect();
+    let mut members = Vec::new();
+    for (member, is_sound) in sound_members(request.get_all(name)) {
+        // Where a quoted string does not end nobody can tell which white space matters.
+        if !is_sound {
+            let lines: Vec<&[u8]> = request.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+            return Some(Cow::Owned(lines.join(&b", "[..])));
+        }
+        members.push(member);
+    }
     Some(Cow::Owned(members.join(&b","[..])))
 }
 
@@ -152,7 +160,8 @@ fn is_preferred_language(request: &HeaderMap, stored_headers: &HeaderMap) -> boo
     let Some(preferences) = Preference::list(request, &ACCEPT_LANGUAGE) else { return false };
     let Some(content) = only_line(stored_headers, &CONTENT_LANGUAGE) else { return false };
     let [first, rest @ ..] = &preferences[..] else { return false };
-    let is_sole = rest.first().is_none_or(|second| second.weight < first.weight);
+    // Sole by weight, and not named again with another one: refused in the same breath, perhaps.
+    let is_sole = rest.iter().all(|other| other.weight < first.weight && other.value != first.value);
     first.weight > 0 && is_sole && first.value != b"*" && content.as_bytes().eq_ignore_ascii_case(&first.value)
 }
 
@@ -171,7 +180,7 @@ impl Preference {
     fn list(request: &HeaderMap, name: &HeaderName) -> Option<Vec<Self>> {
         let mut preferences: Vec<Self> = Vec::new();
         for member in list_members(request.get_all(name)) {
-            let preference = Self::of_member(member)?;
+            let preference = Self::of_member(member, *name == ACCEPT_ENCODING)?;
             if preferences.len() == PREFERENCES_MAX {
                 return None;
             }
@@ -182,14 +191,16 @@ impl Preference {
         Some(preferences)
     }
 
-    fn of_member(member: &[u8]) -> Option<Self> {
+    fn of_member(member: &[u8], is_coding: bool) -> Option<Self> {
         let (value, weight) = match member.iter().position(|byte| *byte == b';') {
             None => (member, 1000),
             Some(at) => (trim_ows(&member[..at]), weight(trim_ows(&member[at + 1..]))?),
         };
-        let value = value.to_ascii_lowercase();
-        // RFC 9110 §8.4.1.3: another name for the same coding.
-        let value = if value == b"x-gzip" { b"gzip".to_vec() } else { value };
+        let mut value = value.to_ascii_lowercase();
+        // RFC 9110 §8.4.1.1, §8.4.1.3: other names for the same codings.
+        if is_coding && (value == b"x-gzip" || value == b"x-compress") {
+            value.drain(..2);
+        }
         is_token(&value).then_some(Self { value, weight })
     }
 

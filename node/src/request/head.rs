@@ -40,7 +40,8 @@ pub(super) fn update(
     sent: Sent,
 ) {
     let headers = response.headers();
-    match brim_semantics::head_update(&stored.head.headers, stored.content_length(), response.status(), headers) {
+    let (then, length) = (&stored.head, stored.content_length());
+    match brim_semantics::head_update(then.status, &then.headers, length, response.status(), headers) {
         HeadUpdate::Nothing => {}
         HeadUpdate::Invalidate => cache.store.remove(&stored.head.key),
         HeadUpdate::Freshen => {

@@ -85,9 +85,9 @@ impl Parts {
 
     /// Whether nothing has to be fetched for what is wanted.
     pub fn suffice(&self, inbound: &Inbound) -> bool {
-        let headers = &self.newest.head.headers;
-        if brim_semantics::evaluate(&inbound.method, &inbound.headers, StatusCode::OK, headers) != Precondition::Proceed
-        {
+        let (headers, received) = (&self.newest.head.headers, self.newest.head.meta.response_time);
+        let evaluated = brim_semantics::evaluate(&inbound.method, &inbound.headers, StatusCode::OK, headers, received);
+        if evaluated != Precondition::Proceed {
             return true;
         }
         match &self.wanted {

@@ -72,7 +72,8 @@ impl Growing {
         let head = following.head();
         let length = representation_length(following)?;
         let status = if head.part.is_some() { StatusCode::OK } else { head.status };
-        if brim_semantics::evaluate(method, request, status, &head.headers) != Precondition::Proceed {
+        let received = head.meta.response_time;
+        if brim_semantics::evaluate(method, request, status, &head.headers, received) != Precondition::Proceed {
             return None;
         }
         match brim_semantics::ranges(method, request, status, &head.headers, length) {

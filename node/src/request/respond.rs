@@ -109,7 +109,9 @@ fn answered(inbound: &Inbound, answer: Answer, now: SystemTime) -> Response<Resp
         }
         Answer::Passed(response) => passed(inbound, response.map(ResponseBody::stream)),
         Answer::Kept(response) => passed(inbound, response),
-        Answer::Unconditional(response) => unconditional(inbound, passed(inbound, response.map(ResponseBody::stream))),
+        Answer::Unconditional(response) => {
+            unconditional(inbound, passed(inbound, response.map(ResponseBody::stream)), now)
+        }
         Answer::Own(response) | Answer::Switched(response) => response,
     }
 }
@@ -232,7 +234,9 @@ fn conditional(
     now: SystemTime,
     proceed: impl FnOnce() -> Response<ResponseBody>,
 ) -> Response<ResponseBody> {
-    let mut response = match brim_semantics::evaluate(&inbound.method, &inbound.headers, status, &head.headers) {
+    let received = head.meta.response_time;
+    let evaluated = brim_semantics::evaluate(&inbound.method, &inbound.headers, status, &head.headers, received);
+    let mut response = match evaluated {
         Precondition::NotModified => not_modified(brim_semantics::not_modified_headers(&head.headers)),
         Precondition::Failed => problem(StatusCode::PRECONDITION_FAILED, "a precondition of the request does not hold"),
         Precondition::Proceed => proceed(),
@@ -354,9 +358,13 @@ fn passed(inbound: &Inbound, response: Response<ResponseBody>) -> Response<Respo
 }
 
 /// Answers the client's condition, which the origin has not seen.
-fn unconditional(inbound: &Inbound, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn unconditional(
+    inbound: &Inbound,
+    mut response: Response<ResponseBody>,
+    received: SystemTime,
+) -> Response<ResponseBody> {
     let (status, headers) = (response.status(), response.headers());
-    let precondition = brim_semantics::evaluate(&inbound.method, &inbound.headers, status, headers);
+    let precondition = brim_semantics::evaluate(&inbound.method, &inbound.headers, status, headers, received);
     let is_usual = status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT;
     if !is_usual || precondition != Precondition::NotModified {
         return response;

@@ -54,6 +54,15 @@ fn max_age_is_read_strictly() {
         ("max-age=\"3600", secs(0)),
         ("max-age=\"3600\"x", secs(0)),
         ("max-age=\"\"", secs(0)),
+        ("max-age=\" 3600\"", secs(0)),
+        ("max-age=\"3600,5\"", secs(0)),
+        ("max-age=3600;x=1", secs(0)),
+        ("max-age=3600 5", secs(0)),
+        ("max-age==3600", secs(0)),
+        ("max-age=0x10", secs(0)),
+        ("max-age=1e3", secs(0)),
+        ("max-age=2147483649", secs(1 << 31)),
+        ("max-age=\t3600", secs(0)),
         ("max-age= 3600", secs(0)),
         ("max-age =3600", secs(0)),
         ("max-age: 3600", None),
@@ -109,13 +118,72 @@ fn every_directive_is_known() {
         s_maxage: secs(2),
         stale_while_revalidate: secs(3),
         stale_if_error: secs(4),
+        permits_sharing: true,
     };
     assert_eq!(all, expected);
     assert!(cache_control("no-store=x").no_store);
     assert!(cache_control("no-store =").no_store);
     assert!(!cache_control("no-storex, x-no-store, foo=no-store, foo=\"no-store\"").no_store);
+    for restriction in ["must-revalidate", "proxy-revalidate", "no-store"] {
+        let argued = cache_control(&format!("{restriction}=x"));
+        assert!(argued.must_revalidate || argued.proxy_revalidate || argued.no_store, "{restriction}");
+    }
     assert_eq!(cache_control("stale-while-revalidate=x").stale_while_revalidate, secs(0));
     assert_eq!(response(&[]), ResponseDirectives::default());
+}
+
+/// RFC 9111 §5.2.2: "no argument is defined (nor allowed)": what is written so permits nothing.
+#[test]
+fn an_argument_makes_a_permission_invalid() {
+    for argument in ["=1", "=\"\"", "=", " ", "=x y"] {
+        let permits = argument == " ";
+        let parsed = cache_control(&format!("public{argument}, must-understand{argument}, immutable{argument}"));
+        assert_eq!([parsed.public, parsed.must_understand, parsed.immutable], [permits; 3], "{argument:?}");
+    }
+    assert!(cache_control("public=x, public").public);
+}
+
+/// RFC 9111 §3.5.
+#[test]
+fn sharing_is_permitted_by_valid_directives_only() {
+    let cases = [
+        ("public", true),
+        ("must-revalidate", true),
+        ("s-maxage=0", true),
+        ("s-maxage=\"5\"", true),
+        ("s-maxage=5, s-maxage=x", true),
+        ("public=x", false),
+        ("must-revalidate=x", false),
+        ("must-revalidate =", false),
+        ("s-maxage", false),
+        ("s-maxage=x", false),
+        ("s-maxage=-1", false),
+        ("proxy-revalidate, max-age=5, immutable, no-cache=\"a\"", false),
+    ];
+    for (value, expected) in cases {
+        assert_eq!(cache_control(value).permits_sharing(), expected, "{value}");
+    }
+    assert!(response(&[("cdn-cache-control", "s-maxage=1"), ("cache-control", "max-age=1")]).permits_sharing());
+    assert!(!response(&[("cdn-cache-control", "max-age=1"), ("cache-control", "public")]).permits_sharing());
+}
+
+/// RFC 9110 §5.6.4: a quoted string that does not end is none. What others may take for its content restricts and permits nothing.
+#[test]
+fn behind_an_open_quote_only_restrictions_count() {
+    let open = |value: &str| cache_control(&format!("x=\"y, {value}"));
+    assert!(open("no-store").no_store && open("must-revalidate").must_revalidate);
+    assert!(open("private").private.is_whole() && open("no-cache=\"a\"").no_cache.is_whole());
+    assert_eq!(open("max-age=60").max_age, secs(0));
+    assert_eq!(open("s-maxage=60").s_maxage, secs(0));
+    assert_eq!(open("stale-if-error=60, stale-while-revalidate=60").stale_if_error, secs(0));
+    assert!(
+        !open("public").public && !open("must-understand").must_understand && !open("s-maxage=60").permits_sharing()
+    );
+    assert_eq!(cache_control("max-age=60, x=\"y").max_age, secs(60), "what comes before it is sound");
+    let next_line = response(&[("cache-control", "x=\"y"), ("cache-control", "max-age=60, public")]);
+    assert!(next_line.max_age == secs(60) && next_line.public, "so is another line");
+    assert_eq!(cache_control("x=\"\\\", max-age=60").max_age, secs(0), "an escaped quote closes nothing");
+    assert_eq!(request(&[("cache-control", "x=\"y, max-stale=9")]).max_stale, Some(MaxStale::Within(Duration::ZERO)));
 }
 
 /// RFC 9111 §5.2.2.4, §5.2.2.7: with field names, the rest of the response is free.
@@ -157,6 +225,20 @@ fn targeted_fields_replace_or_fall_back() {
         ("max-age=\"10\"", secs(0)),
         ("max-age=-10", secs(0)),
         ("max-age=10.5", secs(0)),
+        ("max-age=10.0", secs(0)),
+        ("max-age=?1", secs(0)),
+        ("max-age=(10)", secs(0)),
+        ("max-age=:MTA=:", secs(0)),
+        ("max-age=@10", secs(0)),
+        ("max-age=010", secs(10)),
+        ("max-age=-0", secs(0)),
+        ("max-age=20, max-age=10", secs(10)),
+        ("max-age=10, max-age=20", secs(20)),
+        ("s-maxage=5, max-age=10", secs(10)),
+        ("max-age=10, stale-if-error=1.5", secs(10)),
+        ("x;y=1, max-age=10", secs(10)),
+        ("  max-age=10  ", secs(10)),
+        ("max-age=10 ,\tx", secs(10)),
         ("max-age=abc", secs(0)),
         ("max-age", secs(0)),
         ("max-age=999999999999", secs(1 << 31)),
@@ -179,6 +261,18 @@ fn targeted_fields_replace_or_fall_back() {
         "max-age: 10",
         "&",
         "max-age=9999999999999999",
+        "max-age =10",
+        "max-age= 10",
+        "max-age=+10",
+        "max-age=10.",
+        "max-age=\"10",
+        "max-age=\"\u{e4}\"",
+        "max-age=10;",
+        "max-age=10;X=1",
+        ",max-age=10",
+        "max-age=10,,x",
+        "no-store, Private",
+        "\"max-age\"=10",
     ] {
         let parsed = response(&[("cdn-cache-control", value), ("cache-control", "max-age=60")]);
         assert_eq!(parsed.source, ControlSource::CacheControl, "{value}");
@@ -186,6 +280,7 @@ fn targeted_fields_replace_or_fall_back() {
     }
 }
 
+/// RFC 9213 §2.1.
 #[test]
 fn targeted_values_are_mapped_to_arguments() {
     let parsed =
@@ -193,6 +288,16 @@ fn targeted_values_are_mapped_to_arguments() {
     assert!(!parsed.no_store && parsed.public && parsed.private.is_whole());
     assert_eq!(parsed.no_cache.fields().len(), 2);
     assert!(response(&[("cdn-cache-control", "no-store;x=1")]).no_store);
+    assert!(response(&[("cdn-cache-control", "no-store=5")]).no_store, "an invalid restriction restricts");
+    assert!(!response(&[("cdn-cache-control", "public=5")]).public, "an invalid permission permits nothing");
+    for whole in ["private=(\"a\" \"b\")", "private=5", "private=a", "private=\"\"", "private=\"a b\"", "private=?1"] {
+        assert!(response(&[("cdn-cache-control", whole)]).private.is_whole(), "{whole}");
+    }
+    // RFC 9651 §4.2: several lines are one value, so an empty one among them leaves a comma with nothing behind it.
+    let broken = response(&[("cdn-cache-control", "max-age=5"), ("cdn-cache-control", "")]);
+    assert_eq!(broken.source, ControlSource::Absent);
+    let joined = response(&[("cdn-cache-control", "max-age=5"), ("cdn-cache-control", "max-age=9, no-cache")]);
+    assert_eq!((joined.max_age, joined.no_cache.is_whole()), (secs(9), true));
 }
 
 /// RFC 9213 §2.2: the target list's order decides, not the message's.
@@ -244,6 +349,12 @@ fn request_directives_are_read() {
         ),
         ("max-stale=x", RequestDirectives { max_stale: Some(MaxStale::Within(Duration::ZERO)), ..none }),
         ("stale-if-error=60", RequestDirectives { stale_if_error: secs(60), ..none }),
+        ("stale-if-error=60, stale-if-error=x", RequestDirectives { stale_if_error: secs(0), ..none }),
+        ("max-age=99999999999", RequestDirectives { max_age: secs(1 << 31), ..none }),
+        ("max-stale=\"5\"", RequestDirectives { max_stale: Some(MaxStale::Within(Duration::from_secs(5))), ..none }),
+        ("max-stale=", RequestDirectives { max_stale: Some(MaxStale::Within(Duration::ZERO)), ..none }),
+        ("no-cache=x", RequestDirectives { no_cache: true, ..none }),
+        ("max-age=1, , no-store,", RequestDirectives { max_age: secs(1), no_store: true, ..none }),
         ("s-maxage=5, public, foo", none),
     ];
     for (value, expected) in cases {
@@ -264,13 +375,29 @@ fn pragma_stands_in_for_an_absent_cache_control() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// No text makes a parser panic, and nothing behind a directive can loosen it.
+    /// Nothing behind a directive can loosen it; nothing before it can hide it, unless it closes a quoted string around it.
     #[test]
-    fn more_text_never_loosens(before in "[ -~]{0,20}", age in 0_u64..100, after in "[a-z0-9=, -]{0,30}") {
+    fn more_text_never_loosens(before in "[a-z=, \"]{0,20}", age in 0_u64..100, after in "[a-z0-9=, \"-]{0,30}") {
         let alone = cache_control(&format!("no-store, max-age={age}"));
         let more = cache_control(&format!("no-store, max-age={age}, {after}"));
         prop_assert!(more.no_store && more.max_age <= alone.max_age);
-        let _ = response(&[("cdn-cache-control", &before), ("cache-control", &before)]);
-        let _ = request(&[("cache-control", &before), ("pragma", &before)]);
+        let behind = cache_control(&format!("{before}, no-store, max-age={age}"));
+        prop_assert!(behind.no_store && behind.max_age <= alone.max_age, "{before:?}");
+    }
+
+    /// No bytes make a parser panic.
+    #[test]
+    fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..60), text in "[a-z=\"\\\\,;? ()0-9.-]{0,40}") {
+        for line in [HeaderValue::from_bytes(&bytes), HeaderValue::from_bytes(text.as_bytes())].into_iter().flatten() {
+            let mut fields = HeaderMap::new();
+            for name in ["cache-control", "cdn-cache-control", "pragma"] {
+                fields.append(name, line.clone());
+                fields.append(name, HeaderValue::from_static("max-age=1"));
+            }
+            let _ = RequestDirectives::parse(&fields);
+            let _ = ResponseDirectives::parse(&fields, &CachePolicy::default());
+            let untargeted = CachePolicy { targeted_fields: vec![], ..CachePolicy::default() };
+            prop_assert!(ResponseDirectives::parse(&fields, &untargeted).max_age.is_some());
+        }
     }
 }

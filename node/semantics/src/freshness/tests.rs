@@ -60,6 +60,14 @@ fn a_lifetime_has_one_source() {
         (vec![dated.clone(), ("expires", "0".to_owned())], (0, Expires)),
         (vec![dated.clone(), ("expires", String::new())], (0, Expires)),
         (vec![dated.clone(), expires.clone(), expires.clone()], (0, Expires)),
+        (vec![dated.clone(), ("expires", "-1".to_owned())], (0, Expires)),
+        (vec![dated.clone(), ("expires", date(100).replace("GMT", "UTC"))], (0, Expires)),
+        (vec![dated.clone(), ("expires", date(100).to_lowercase())], (100, Expires)),
+        (vec![dated.clone(), ("expires", "Friday, 31-Dec-76 23:59:59 GMT".to_owned())], (0, Expires)),
+        (vec![dated.clone(), ("expires", "Fri, 31 Dec 9999 23:59:59 GMT".to_owned())], (1 << 31, Expires)),
+        (vec![dated.clone(), dated.clone(), expires.clone()], (100, Expires)),
+        (vec![dated.clone(), expires.clone(), ("cache-control", "s-maxage".to_owned())], (0, SMaxage)),
+        (vec![control("max-age=10, s-maxage=20, s-maxage=x")], (0, SMaxage)),
         (vec![targeted("max-age=5"), control("max-age=10"), expires.clone()], (5, Targeted)),
         (vec![targeted("max-age=5, s-maxage=6")], (6, Targeted)),
         (vec![targeted("must-revalidate"), control("max-age=10"), expires.clone()], (0, None)),
@@ -89,6 +97,16 @@ fn a_lifetime_is_estimated_from_the_last_modification() {
         public.push(("cache-control", "public".to_owned()));
         assert!(estimated(&meta_of(status, &public, &policy)), "{status}");
     }
+    let changed = |line: (&'static str, &str)| [modified(1000), vec![(line.0, line.1.to_owned())]].concat();
+    let (explicit, lines) = (("expires", "0"), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"));
+    assert_eq!(lifetime_of(&changed(explicit)), (0, FreshnessSource::Expires), "no heuristic beside an explicit time");
+    assert_eq!(lifetime_of(&changed(lines)), (0, FreshnessSource::None), "two dates are none");
+    assert_eq!(lifetime_of(&changed(("cdn-cache-control", "none"))), (100, FreshnessSource::Heuristic));
+    assert_eq!(
+        lifetime_of(&[("last-modified", date(-1000))]),
+        (100, FreshnessSource::Heuristic),
+        "by the time of receipt"
+    );
     let off = CachePolicy { heuristic: false, ..policy };
     assert_eq!(meta_of(200, &modified(1000), &off).freshness_source, FreshnessSource::None);
 }
@@ -124,6 +142,13 @@ fn the_initial_age_counts_date_age_and_delay() {
         (age(&["\"40\""]), 2),
         (age(&["40;x=1"]), 2),
         (age(&["99999999999999999999"]), 1 << 31),
+        (age(&["2147483647"]), 1 << 31),
+        (age(&["+40"]), 2),
+        (age(&["0x28"]), 2),
+        (age(&["4 0"]), 2),
+        (age(&["", "40"]), 42),
+        (age(&["abc", "40"]), 2),
+        (age(&["\"40, 50"]), 2),
     ];
     for (lines, expected) in cases {
         let headers = headers(&lines);
@@ -205,5 +230,36 @@ proptest! {
         prop_assert!(meta.initial_age >= Duration::from_secs(age).min(DELTA_MAX));
         prop_assert!(meta.initial_age <= first && first <= second && second <= DELTA_MAX);
         prop_assert!(meta.ttl_seconds(at(earlier)) >= meta.ttl_seconds(at(earlier + step)));
+    }
+
+    /// Nothing overflows, at any time that a clock can show and whatever is said of ages and dates.
+    #[test]
+    fn no_time_overflows(
+        sent in any::<i64>(), received in any::<i64>(), now in any::<i64>(), later in any::<u64>(),
+        age in "[0-9]{0,30}", written in any::<u64>(), modified in any::<u32>(),
+    ) {
+        let at = |seconds: i64| {
+            let shift = Duration::from_secs(seconds.unsigned_abs());
+            let time = if seconds < 0 { UNIX_EPOCH.checked_sub(shift) } else { UNIX_EPOCH.checked_add(shift) };
+            time.unwrap_or(UNIX_EPOCH)
+        };
+        let text = |seconds: u64| {
+            let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH);
+            http_date_value(time).to_str().unwrap().to_owned()
+        };
+        let headers = headers(&[
+            ("age", age),
+            ("date", text(u64::from(modified) * 2)),
+            ("expires", text(written)),
+            ("last-modified", text(u64::from(modified))),
+        ]);
+        let policy = CachePolicy::default();
+        let directives = ResponseDirectives::parse(&headers, &policy);
+        let meta = StoredMeta::of_response(StatusCode::OK, &headers, &directives, &policy, at(sent), at(received));
+        let first = meta.current_age(at(now));
+        let second = meta.current_age(at(now).checked_add(Duration::from_secs(later)).unwrap_or(at(now)));
+        prop_assert!(meta.initial_age <= first && first <= second && second <= DELTA_MAX);
+        prop_assert!(meta.freshness_lifetime <= DELTA_MAX);
+        let _ = (meta.ttl_seconds(at(now)), meta.age_value(at(now)));
     }
 }

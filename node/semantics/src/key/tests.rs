@@ -99,6 +99,17 @@ fn authorities_are_made_normal() {
         ("https", "[::1]:443", "[::1]"),
         ("http", "[2001:DB8::80]", "[2001:db8::80]"),
         ("http", "[2001:db8::1]:8080", "[2001:db8::1]:8080"),
+        ("https", "[2001:db8::443]", "[2001:db8::443]"),
+        ("https", "[::1]:", "[::1]"),
+        ("HTTPS", "example.com:443", "example.com"),
+        ("https", "example.com:0443", "example.com"),
+        ("https", "Example.com:08443", "example.com:8443"),
+        ("http", "example.com:0", "example.com:0"),
+        ("http", "example.com:00", "example.com:00"),
+        ("http", "example.com.", "example.com."),
+        ("http", "a:b", "a:b"),
+        ("http", ":80", ""),
+        ("http", "", ""),
     ];
     for (scheme, authority, expected) in cases {
         assert_eq!(normal_authority(scheme, authority), expected, "{scheme} {authority}");
@@ -172,6 +183,41 @@ proptest! {
         prop_assert_eq!(&CacheKey::from_bytes(key.bytes().clone()).unwrap(), &key);
         let stored = postcard::to_stdvec(&key).unwrap();
         prop_assert_eq!(postcard::from_bytes::<CacheKey>(&stored).unwrap(), key);
+    }
+
+    /// Two descriptions that differ in one field have keys that differ, and so has any cut of one field into two.
+    #[test]
+    fn whatever_is_changed_changes_the_key(one in any_description(), other in any_description(), which in 0_usize..8) {
+        let mut changed = one.clone();
+        match which {
+            0 => changed.scheme = other.scheme,
+            1 => changed.authority = other.authority,
+            2 => changed.site = other.site,
+            3 => changed.path = other.path,
+            4 => changed.query = other.query,
+            5 => changed.rule = other.rule,
+            6 => changed.parts = other.parts,
+            // A byte wanders from one field to the next.
+            _ => {
+                let last = changed.authority.pop();
+                changed.site.insert_str(0, &last.map(String::from).unwrap_or_default());
+            }
+        }
+        let (key, changed_key) = (encode(&one), encode(&changed));
+        prop_assert_eq!(one == changed, key == changed_key);
+        prop_assert_eq!(one == changed, key.bytes() == changed_key.bytes());
+    }
+
+    /// No text makes it panic; what is normal stays as it is.
+    #[test]
+    fn normal_authorities_are_normal(authority in "[A-Za-z0-9.:@\\[\\]-]{0,20}|.{0,10}", is_https in any::<bool>()) {
+        let scheme = if is_https { "https" } else { "http" };
+        let normal = normal_authority(scheme, &authority).into_owned();
+        // No authority has more than one colon outside an IPv6 literal.
+        if authority.matches(':').count() < 2 {
+            prop_assert_eq!(&*normal_authority(scheme, &normal), &normal);
+        }
+        prop_assert!(!normal.bytes().any(|byte| byte.is_ascii_uppercase()));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 use std::time::UNIX_EPOCH;
 
+use proptest::prelude::{ProptestConfig, prop_assert, proptest};
+
 use super::*;
 use crate::FreshnessSource;
 
@@ -113,6 +115,14 @@ fn clients_may_ask_for_more() {
         (150, within(50), Reuse::StaleAllowed { stale_for: secs(50) }),
         (151, within(50), validate(Why::Stale)),
         (50, within(0), Reuse::Fresh),
+        (100, within(0), Reuse::StaleAllowed { stale_for: Duration::ZERO }),
+        (50, RequestDirectives { min_fresh: Some(secs(1 << 31)), ..any() }, validate(Why::RequestMinFresh)),
+        (
+            150,
+            RequestDirectives { min_fresh: Some(secs(1)), ..max_stale(MaxStale::Any) },
+            validate(Why::RequestMinFresh),
+        ),
+        (150, RequestDirectives { no_cache: true, ..max_stale(MaxStale::Any) }, validate(Why::RequestNoCache)),
         (
             150,
             RequestDirectives { max_age: Some(secs(200)), ..max_stale(MaxStale::Any) },
@@ -125,6 +135,8 @@ fn clients_may_ask_for_more() {
     }
     let strict = StoredMeta { must_revalidate: true, ..stored() };
     assert_eq!(reuse_at(150, &strict, max_stale(MaxStale::Any)), validate(Why::Stale), "§5.2.2.2");
+    let windowed = StoredMeta { stale_while_revalidate: Some(secs(10)), ..strict.clone() };
+    assert_eq!(reuse_at(150, &windowed, max_stale(MaxStale::Any)), validate(Why::Stale), "behind its own window");
     assert_eq!(reuse_at(50, &strict, any()), Reuse::Fresh);
 }
 
@@ -182,6 +194,11 @@ fn purges_come_first() {
     assert_eq!(decide(&stored(), PurgeState::Soft, 50), behind);
     assert_eq!(decide(&strict, PurgeState::Soft, 50), Reuse::MustValidate(Why::SoftPurged));
     assert_eq!(decide(&stored(), PurgeState::Soft, 150), Reuse::MustValidate(Why::SoftPurged));
+    let takes_stale = RequestDirectives { max_stale: Some(MaxStale::Any), ..any() };
+    for age in [100, 150] {
+        let asked = reuse(&stored(), &takes_stale, PurgeState::Soft, at_age(age), &CachePolicy::default());
+        assert_eq!(asked, Reuse::MustValidate(Why::SoftPurged), "a client's leave is about age, not about purges");
+    }
     let no_cache = RequestDirectives { no_cache: true, ..any() };
     let asked = reuse(&stored(), &no_cache, PurgeState::Soft, at_age(50), &CachePolicy::default());
     assert_eq!(asked, Reuse::MustValidate(Why::RequestNoCache));
@@ -225,4 +242,41 @@ fn stale_responses_stand_in_for_errors() {
     }
     let errors: Vec<_> = (100..600).filter(|status| is_server_error(StatusCode::from_u16(*status).unwrap())).collect();
     assert_eq!(errors, [500, 502, 503, 504]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// What a client asks for makes the cache stricter, but for the two directives that say otherwise; and a response that
+    /// forbids stale use is not used stale, whoever wishes it.
+    #[test]
+    fn clients_only_restrict(
+        age in 0_u64..300, no_cache in proptest::bool::ANY, max_age in proptest::option::of(0_u64..300),
+        min_fresh in proptest::option::of(0_u64..300), max_stale in proptest::option::of(0_u64..300),
+        must_revalidate in proptest::bool::ANY, window in proptest::option::of(0_u64..300), soft in proptest::bool::ANY,
+        route in proptest::option::of(0_u64..300),
+    ) {
+        let stored = StoredMeta { must_revalidate, stale_while_revalidate: window.map(secs), ..stored() };
+        let policy = CachePolicy { stale_while_revalidate: route.map(secs), ..CachePolicy::default() };
+        let purge = if soft { PurgeState::Soft } else { PurgeState::Live };
+        let strict = RequestDirectives { no_cache, max_age: max_age.map(secs), min_fresh: min_fresh.map(secs), ..any() };
+        let uses = |request: &RequestDirectives| {
+            !matches!(reuse(&stored, request, purge, at_age(age), &policy), Reuse::MustValidate(_) | Reuse::Unusable)
+        };
+        prop_assert!(uses(&any()) || !uses(&strict));
+        let lenient = RequestDirectives { max_stale: max_stale.map(|limit| MaxStale::Within(secs(limit))), ..strict };
+        if must_revalidate && window.is_none() && age >= 100 {
+            prop_assert!(!uses(&lenient) && !may_serve(&stored, &lenient, purge, age, &policy));
+        }
+    }
+}
+
+fn may_serve(
+    stored: &StoredMeta,
+    request: &RequestDirectives,
+    purge: PurgeState,
+    age: u64,
+    policy: &CachePolicy,
+) -> bool {
+    may_serve_on_error(stored, request, purge, at_age(age), policy)
 }

@@ -21,8 +21,14 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
     headers
 }
 
+/// When [`MIDDLE`] is.
+fn middle() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(784_111_777)
+}
+
+/// Of a response stored at [`MIDDLE`].
 fn get(request: &[(&str, &str)], stored: &[(&str, &str)]) -> Precondition {
-    evaluate(&Method::GET, &headers(request), StatusCode::OK, &headers(stored))
+    evaluate(&Method::GET, &headers(request), StatusCode::OK, &headers(stored), middle())
 }
 
 /// RFC 9110 §13.1.2, §8.8.3.2: weak comparison, lists, several lines, `*`.
@@ -79,7 +85,18 @@ fn if_modified_since_compares_dates() {
     let undated = [("date", MIDDLE)];
     assert_eq!(get(&[("if-modified-since", EARLY)], &undated), Proceed);
     assert_eq!(get(&[("if-modified-since", MIDDLE)], &undated), NotModified, "by Date where Last-Modified is missing");
-    assert_eq!(get(&[("if-modified-since", MIDDLE)], &[]), Proceed);
+    for (since, expected) in [(EARLY, Proceed), (MIDDLE, NotModified), (LATE, NotModified)] {
+        let since = [("if-modified-since", since)];
+        assert_eq!(get(&since, &[]), expected, "by the time of receipt where Date is missing too");
+        assert_eq!(get(&since, &[("date", "garbage"), ("last-modified", "0")]), expected, "or no date");
+        assert_eq!(get(&since, &[("last-modified", "garbage"), ("date", EARLY)]), NotModified, "by Date");
+        let tagged = [("etag", "\"a\""), ("date", MIDDLE)];
+        assert_eq!(get(&since, &tagged), expected, "an entity tag that was not asked for says nothing");
+    }
+    assert_eq!(get(&[("if-modified-since", LATE)], &[("last-modified", MIDDLE), ("date", EARLY)]), NotModified);
+    assert_eq!(get(&[("if-modified-since", MIDDLE)], &[("last-modified", LATE), ("date", EARLY)]), Proceed);
+    assert_eq!(get(&[("if-modified-since", "Sunday, 06-Nov-44 08:49:37 GMT")], &[]), NotModified, "50 years ahead");
+    assert_eq!(get(&[("if-modified-since", "Sunday, 06-Nov-45 08:49:37 GMT")], &[]), Proceed, "49 years ago");
     assert_eq!(get(&[("if-modified-since", LATE), ("if-modified-since", LATE)], &stored), Proceed, "no date");
 }
 
@@ -118,11 +135,17 @@ fn preconditions_have_an_order() {
 #[test]
 fn only_a_success_is_conditional() {
     let (request, stored) = (headers(&[("if-none-match", "\"a\"")]), headers(&[("etag", "\"a\"")]));
-    let decide =
-        |method: Method, status: u16| evaluate(&method, &request, StatusCode::from_u16(status).unwrap(), &stored);
+    let decide = |method: Method, status: u16| {
+        evaluate(&method, &request, StatusCode::from_u16(status).unwrap(), &stored, middle())
+    };
     assert_eq!(decide(Method::HEAD, 200), Precondition::NotModified);
     assert_eq!(decide(Method::GET, 203), Precondition::NotModified);
+    assert_eq!(decide(Method::from_bytes(b"QUERY").unwrap(), 200), Precondition::NotModified, "RFC 10008");
+    assert_eq!(decide(Method::GET, 206), Precondition::NotModified);
     assert_eq!(decide(Method::PUT, 200), Precondition::Failed);
+    let since = headers(&[("if-modified-since", LATE)]);
+    let put = evaluate(&Method::PUT, &since, StatusCode::OK, &stored, middle());
+    assert_eq!(put, Precondition::Proceed, "RFC 9110 §13.1.3: for GET and HEAD");
     for status in [301, 404, 410, 500] {
         assert_eq!(decide(Method::GET, status), Precondition::Proceed, "{status}");
     }
@@ -176,6 +199,10 @@ fn a_304_selects_what_it_freshens() {
         (vec![("etag", "\"a\""), ("last-modified", LATE)], true, true),
         (vec![("etag", "W/\"a\"")], true, true),
         (vec![("etag", "\"b\"")], false, false),
+        (vec![("etag", "\"b\""), ("last-modified", MIDDLE)], false, false),
+        (vec![("etag", "\"a\""), ("etag", "\"a\"")], false, false),
+        (vec![("last-modified", "Sunday, 06-Nov-94 08:49:37 GMT")], true, true),
+        (vec![("last-modified", "garbage")], false, false),
         (vec![("last-modified", MIDDLE)], true, true),
         (vec![("last-modified", LATE)], false, false),
         (vec![], true, false),
@@ -186,6 +213,8 @@ fn a_304_selects_what_it_freshens() {
     }
     let weak = headers(&[("etag", "W/\"a\"")]);
     assert!(!not_modified_selects(&headers(&[("etag", "\"a\"")]), &weak, false), "a strong tag selects a strong one");
+    assert!(not_modified_selects(&headers(&[("etag", "\"a\"")]), &weak, true), "the only one that was offered");
+    assert!(not_modified_selects(&headers(&[("etag", "W/\"a\"")]), &weak, false));
     assert!(!not_modified_selects(&headers(&[("etag", "\"a\"")]), &headers(&[]), true));
 }
 
@@ -228,9 +257,107 @@ fn a_304_updates_the_stored_fields() {
         ("x-new", "2"),
         ("date", LATE),
     ]);
-    assert_eq!(freshen(&stored, &not_modified, UNIX_EPOCH), expected);
-    let undated = freshen(&stored, &headers(&[]), UNIX_EPOCH + Duration::from_secs(784_111_778));
-    assert_eq!(undated["date"], LATE, "a 304 without Date was made when it arrived");
+    let freshen =
+        |not_modified: &HeaderMap| freshened_by_at(&[], &stored, not_modified, &CachePolicy::default()).headers;
+    assert_eq!(freshen(&not_modified), expected);
+    assert_eq!(freshen(&HeaderMap::new())["date"], LATE, "a 304 without Date was made when it arrived");
+}
+
+/// RFC 9110 §8.8.1: that the origin compares weakly does not make what is stored equal byte for byte.
+#[test]
+fn a_304_makes_no_tag_strong() {
+    let updated = |stored: &str, now: &str| {
+        let (fields, _) = freshened_by(&[], &[("cache-control", "max-age=9"), ("etag", stored)], &[("etag", now)]);
+        fields["etag"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(updated("W/\"a\"", "\"a\""), "W/\"a\"");
+    assert_eq!(updated("W/\"a\"", "W/\"a\""), "W/\"a\"");
+    assert_eq!(updated("\"a\"", "W/\"a\""), "W/\"a\"");
+    assert_eq!(updated("\"a\"", "\"a\""), "\"a\"");
+}
+
+/// RFC 9111 §4.1: what is stored was selected by the fields that it nominated then; a 304 cannot widen that.
+#[test]
+fn a_304_that_nominates_more_is_for_one_use() {
+    let stored = |vary: &'static str| [("cache-control", "max-age=9"), ("etag", "\"a\""), ("vary", vary)];
+    let cases = [
+        ("a, b", "b, A", None),
+        ("a, b", "a", None),
+        ("a", "a, a", None),
+        ("a", "a, b", Some(Refusal::VaryChanged)),
+        ("a", "b", Some(Refusal::VaryChanged)),
+        ("", "b", Some(Refusal::VaryChanged)),
+        ("a", "*", Some(Refusal::VaryStar)),
+        ("a", "", None),
+    ];
+    for (then, now, expected) in cases {
+        let refusal = match freshened_by(&[], &stored(then), &[("vary", now)]).1 {
+            Storable::Yes(_) => None,
+            Storable::No(refusal) => Some(refusal),
+        };
+        assert_eq!(refusal, expected, "{then:?} {now:?}");
+    }
+    assert!(matches!(freshened_by(&[], &stored("a"), &[]).1, Storable::Yes(_)), "a 304 need not repeat it");
+}
+
+/// RFC 9111 §5.2.2.4, §5.2.2.7, and safe by default: what a 304 says to one client is not kept for the others.
+#[test]
+fn one_client_gets_what_is_for_it() {
+    let stored = headers(&[("cache-control", "max-age=9"), ("etag", "\"a\""), ("x-kept", "1")]);
+    let not_modified = headers(&[
+        ("cache-control", "max-age=9, private=\"X-Mine, x-absent, set-cookie, content-type, connection, age\""),
+        ("cache-control", "no-cache=\"x-mine, x-also, x-hop\""),
+        ("set-cookie", "a=b"),
+        ("set-cookie", "c=d"),
+        ("x-mine", "1"),
+        ("x-mine", "2"),
+        ("x-also", "1"),
+        ("content-type", "x/y"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+        ("age", "1"),
+        ("x-all", "1"),
+        ("date", LATE),
+    ]);
+    let for_client =
+        headers(&[("set-cookie", "a=b"), ("set-cookie", "c=d"), ("x-mine", "1"), ("x-mine", "2"), ("x-also", "1")]);
+    for store_set_cookie in [false, true] {
+        let policy = CachePolicy { store_set_cookie, ..CachePolicy::default() };
+        let fresh = freshened_by_at(&[], &stored, &not_modified, &policy);
+        assert_eq!(fresh.for_client, for_client);
+        let mut kept: Vec<_> = fresh.headers.keys().map(HeaderName::as_str).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["cache-control", "date", "etag", "x-all", "x-kept"]);
+        assert!(matches!(fresh.storable, Storable::Yes(_)));
+    }
+
+    let newly_named = headers(&[("cache-control", "max-age=9, private=\"x-kept\"")]);
+    let fresh = freshened_by_at(&[], &stored, &newly_named, &CachePolicy::default());
+    assert!(!fresh.headers.contains_key("x-kept") && fresh.for_client.is_empty(), "another client's");
+
+    let cookie = headers(&[("set-cookie", "a=b")]);
+    let earlier = headers(&[("cache-control", "max-age=9"), ("etag", "\"a\""), ("set-cookie", "old=1")]);
+    let policy = CachePolicy { store_set_cookie: true, ..CachePolicy::default() };
+    let shared = freshened_by_at(&[], &earlier, &cookie, &policy);
+    assert_eq!((shared.headers["set-cookie"].as_bytes(), shared.for_client.len()), (b"a=b".as_slice(), 0));
+    let refused =
+        freshened_by_at(&[], &stored, &headers(&[("cache-control", "no-store"), ("set-cookie", "a=b")]), &policy);
+    assert!(matches!(refused.storable, Storable::No(Refusal::NoStore)));
+    let stored_named = headers(&[("cache-control", "max-age=9, private=\"x\""), ("etag", "\"a\"")]);
+    let unnamed = freshened_by_at(&[], &stored_named, &headers(&[("x", "1")]), &CachePolicy::default());
+    assert_eq!(unnamed.for_client, headers(&[("x", "1")]), "the stored directive is in force still");
+}
+
+/// Validated from [`MIDDLE`] to [`LATE`].
+fn freshened_by_at(
+    request: &[(&str, &str)],
+    stored: &HeaderMap,
+    not_modified: &HeaderMap,
+    policy: &CachePolicy,
+) -> Freshened {
+    let (fields, target) = (headers(request), Uri::from_static("https://a/"));
+    let facts = RequestFacts { method: &Method::GET, headers: &fields, target: &target };
+    freshened(&facts, StatusCode::OK, stored, not_modified, policy, middle(), middle() + Duration::from_secs(1))
 }
 
 fn freshened_by(
@@ -238,12 +365,7 @@ fn freshened_by(
     stored: &[(&str, &str)],
     not_modified: &[(&str, &str)],
 ) -> (HeaderMap, Storable) {
-    let (fields, target) = (headers(request), Uri::from_static("https://a/"));
-    let facts = RequestFacts { method: &Method::GET, headers: &fields, target: &target };
-    let (sent, received) =
-        (UNIX_EPOCH + Duration::from_secs(784_111_777), UNIX_EPOCH + Duration::from_secs(784_111_778));
-    let (stored, not_modified) = (headers(stored), headers(not_modified));
-    let fresh = freshened(&facts, StatusCode::OK, &stored, &not_modified, &CachePolicy::default(), sent, received);
+    let fresh = freshened_by_at(request, &headers(stored), &headers(not_modified), &CachePolicy::default());
     (fresh.headers, fresh.storable)
 }
 
@@ -307,12 +429,28 @@ fn a_head_response_freshens_or_invalidates() {
         (&[("etag", "\"b\"")], HeadUpdate::Invalidate),
         (&[("last-modified", LATE)], HeadUpdate::Invalidate),
         (&[("etag", "\"a\""), ("content-length", "6")], HeadUpdate::Invalidate),
+        (&[("etag", "W/\"a\"")], HeadUpdate::Invalidate),
+        (&[("etag", "\"a\""), ("etag", "\"a\"")], HeadUpdate::Invalidate),
+        (&[("content-length", "5"), ("content-length", "5")], HeadUpdate::Invalidate),
+        (&[("content-length", "+5")], HeadUpdate::Invalidate),
+        (&[("content-length", "99999999999999999999999")], HeadUpdate::Invalidate),
+        (&[("content-length", "")], HeadUpdate::Invalidate),
+        (&[("cache-control", "max-age=1"), ("x-new", "1")], HeadUpdate::Freshen),
     ];
+    let ok = StatusCode::OK;
     for (head, expected) in cases {
-        assert_eq!(head_update(&stored, Some(5), StatusCode::OK, &headers(head)), *expected, "{head:?}");
+        assert_eq!(head_update(ok, &stored, Some(5), ok, &headers(head)), *expected, "{head:?}");
     }
-    assert_eq!(head_update(&stored, None, StatusCode::OK, &headers(&[("content-length", "6")])), HeadUpdate::Freshen);
-    assert_eq!(head_update(&stored, Some(5), StatusCode::NOT_FOUND, &headers(&[])), HeadUpdate::Nothing);
+    let longer = headers(&[("content-length", "6")]);
+    assert_eq!(head_update(ok, &stored, None, ok, &longer), HeadUpdate::Freshen, "nothing to compare with");
+    let untagged = headers(&[]);
+    assert_eq!(head_update(ok, &untagged, None, ok, &headers(&[("etag", "\"a\"")])), HeadUpdate::Invalidate);
+    for status in [204, 301, 304, 404, 410, 500] {
+        let status = StatusCode::from_u16(status).unwrap();
+        assert_eq!(head_update(ok, &stored, Some(5), status, &headers(&[])), HeadUpdate::Nothing, "{status}");
+        let other = head_update(status, &untagged, Some(0), ok, &headers(&[]));
+        assert_eq!(other, HeadUpdate::Invalidate, "a stored {status} is no longer what a GET would give");
+    }
 }
 
 /// RFC 9110 §15.4.5.
@@ -344,9 +482,33 @@ proptest! {
 
     #[test]
     fn no_tag_list_makes_the_parser_panic(line in "[ -~]{0,40}", tag in "W?/?\"?[a-z,]{0,5}\"?") {
-        let request = [("if-none-match", line.as_str()), ("if-match", line.as_str())];
-        let _ = get(&request, &[("etag", &tag)]);
+        let request = [("if-none-match", line.as_str()), ("if-match", line.as_str()), ("if-modified-since", line.as_str())];
+        for conditions in 1..=request.len() {
+            let _ = get(&request[request.len() - conditions..], &[("etag", &tag)]);
+        }
         let tags = Tags { rest: line.as_bytes() };
         prop_assert_eq!(tags.filter(|tag| tag.is_empty()).count(), 0);
+    }
+
+    /// Whatever a 304 says, nothing of one connection or one client is stored, and the content stays described as it is.
+    #[test]
+    fn no_304_changes_what_it_must_not(
+        control in "(private|no-cache)?=?\"?[a-c, -]{0,12}\"?", bytes in proptest::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let stored = headers(&[("cache-control", "max-age=9"), ("etag", "\"a\""), ("content-length", "5")]);
+        let mut not_modified =
+            headers(&[("cache-control", &control), ("a", "1"), ("connection", "b"), ("b", "1"), ("set-cookie", "a=b")]);
+        if let Ok(odd) = HeaderValue::from_bytes(&bytes) {
+            for name in ["vary", "etag", "date", "age", "expires", "content-length"] {
+                not_modified.append(name, odd.clone());
+            }
+        }
+        let fresh = freshened_by_at(&[], &stored, &not_modified, &CachePolicy::default());
+        prop_assert_eq!(&fresh.headers["content-length"], "5");
+        for name in ["connection", "b", "age", "set-cookie"] {
+            prop_assert!(!fresh.headers.contains_key(name), "{}", name);
+        }
+        prop_assert!(!fresh.for_client.contains_key("b") && fresh.for_client.contains_key("set-cookie"));
+        prop_assert!(!(fresh.headers.contains_key("a") && fresh.for_client.contains_key("a")));
     }
 }

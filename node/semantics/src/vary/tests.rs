@@ -33,7 +33,11 @@ fn same(field: &str, left: &[&str], right: &[&str]) -> bool {
 /// RFC 9111 §4.1: a `*` anywhere fails to match.
 #[test]
 fn a_star_matches_nothing() {
-    for vary in [&["*"][..], &["a, *"], &["*, a"], &["a", "*"], &["a", ", *"], &[" * "]] {
+    let malformed = [&["a b"][..], &["a;q=1"], &["\"a\""], &["\"a, *"], &["a", "b:"], &["**x y"]];
+    for vary in [&["*"][..], &["a, *"], &["*, a"], &["a", "*"], &["a", ", *"], &[" * "], &["*,*"], &["", "*"]]
+        .into_iter()
+        .chain(malformed)
+    {
         let lines: Vec<_> = vary.iter().map(|line| ("vary", *line)).collect();
         assert_eq!(Nominated::of(&headers(&lines), &HeaderMap::new()), Err(VaryStar), "{vary:?}");
         assert!(varies_on_everything(&headers(&lines)));
@@ -84,6 +88,14 @@ fn lists_are_compared_by_their_members() {
     assert!(!same("foo", &["1 2"], &["12"]));
     assert!(!same("foo", &["a"], &["A"]));
     assert!(!same("foo", &[""], &[]));
+    assert!(!same("foo", &["", ""], &[]));
+    assert!(same("foo", &[""], &["", " , "]));
+    assert!(same("foo", &["1,,2"], &["1, 2"]));
+    assert!(!same("foo", &["1, 1"], &["1"]));
+    // In an open quote white space may matter.
+    assert!(!same("foo", &["\"a, b"], &["\"a,b"]));
+    assert!(same("foo", &["\"a, b"], &["\"a, b"]));
+    assert!(same("foo", &["\"a", "b\""], &["\"a, b\""]));
     assert!(same("foo", &[], &[]));
 }
 
@@ -108,6 +120,13 @@ fn preferences_are_compared_by_their_meaning() {
         assert!(!same(field, &["en;q=x"], &["en"]));
     }
     assert!(same("accept-encoding", &["x-gzip, br"], &["br, gzip"]));
+    assert!(same("accept-encoding", &["X-Compress;q=0.5"], &["compress;q=0.5"]));
+    assert!(!same("accept-language", &["x-gzip"], &["gzip"]));
+    assert!(!same("accept-encoding", &["gzip, *;q=0"], &["gzip"]));
+    assert!(!same("accept-encoding", &["identity;q=0"], &["identity"]));
+    assert!(!same("accept-encoding", &["gzip;q=1, gzip;q=0"], &["gzip"]));
+    assert!(same("accept-encoding", &["gzip;q=1, gzip;q=1.0"], &["gzip"]));
+    assert!(!same("accept", &["a/b, c/d"], &["c/d, a/b"]), "order may matter elsewhere");
 }
 
 #[test]
@@ -145,9 +164,16 @@ fn a_stored_language_answers_a_preference() {
     assert!(!answers("en, de;q=0.5"));
     assert!(!answers("en, de"), "no sole favourite");
     assert!(!answers("de;q=0"));
+    assert!(!answers("de, de;q=0"), "named twice");
+    assert!(!answers("en;q=0.1, de;q=0, *"), "refused");
+    assert!(!answers("fr, *;q=0"));
+    assert!(answers("fr;q=0.5, de;q=1.0"));
     assert!(!answers("*"));
     assert!(!answers("de-CH"));
     assert!(!stored.matches_or_answers(&headers(&[("accept-language", "en, de;q=0.5")]), &HeaderMap::new()));
+    let in_two = headers(&[("content-language", "de, en")]);
+    assert!(!stored.matches_or_answers(&headers(&[("accept-language", "de, en;q=0.5")]), &in_two));
+    assert!(!stored.matches_or_answers(&headers(&[]), &german), "a client without a preference");
     let both = nominated(&["accept-language, a"], &[("accept-language", "de"), ("a", "1")]);
     assert!(!both.matches_or_answers(&headers(&[("accept-language", "de, en;q=0.1"), ("a", "2")]), &german));
 }
@@ -165,9 +191,45 @@ proptest! {
             request.append("a", HeaderValue::from_str(value).unwrap());
         }
         let vary = headers(&[("vary", "a, accept-encoding"), ("vary", &vary)]);
-        let stored = Nominated::of(&vary, &request).unwrap();
+        let Ok(stored) = Nominated::of(&vary, &request) else { return Ok(()) };
         prop_assert!(stored.matches(&request));
         let bytes = postcard::to_stdvec(&stored).unwrap();
         prop_assert_eq!(postcard::from_bytes::<Nominated>(&bytes).unwrap(), stored);
+    }
+
+    /// What matches one way matches the other, and is equal when stored; no bytes make it panic.
+    #[test]
+    fn matching_is_symmetric(
+        left in proptest::collection::vec("[ab\",;=q0.1* -]{0,8}", 0..3),
+        right in proptest::collection::vec("[ab\",;=q0.1* -]{0,8}", 0..3),
+        odd in proptest::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let lines = |values: &[String]| {
+            let mut request = HeaderMap::new();
+            for value in values {
+                for name in ["accept-language", "accept-encoding", "a"] {
+                    request.append(name, HeaderValue::from_str(value).unwrap());
+                }
+            }
+            request
+        };
+        let vary = headers(&[("vary", "a, accept-encoding, accept-language")]);
+        let [mut one, other] = [lines(&left), lines(&right)];
+        let [of_one, of_other] = [&one, &other].map(|request| Nominated::of(&vary, request).unwrap());
+        prop_assert_eq!(of_one.matches(&other), of_other.matches(&one));
+        prop_assert_eq!(of_one == of_other, of_one.matches(&other));
+        prop_assert_eq!(of_one == of_other, of_one.variant_hash() == of_other.variant_hash());
+        if let Ok(odd) = HeaderValue::from_bytes(&odd) {
+            one.append("a", odd.clone());
+            one.append("accept-language", odd.clone());
+            prop_assert!(Nominated::of(&vary, &one).unwrap().matches(&one));
+            let mut by_odd = HeaderMap::new();
+            by_odd.append("vary", odd.clone());
+            by_odd.append("content-language", odd);
+            if let Ok(stored) = Nominated::of(&by_odd, &one) {
+                prop_assert!(stored.matches(&one));
+                let _ = stored.matches_or_answers(&other, &by_odd);
+            }
+        }
     }
 }
