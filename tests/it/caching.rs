@@ -536,3 +536,36 @@ async fn a_get_with_content_goes_past_the_cache() {
     assert_eq!(fat.cache_status().detail.as_deref(), Some("request-content"));
     node.get("/a").await.assert_forwarded("uri-miss");
 }
+
+/// RFC 9110 §7.6.1: what `Connection` takes from the origin's sight, no `Vary` goes by. Else one client could have stored, under the
+/// name of a field, what the origin answered to a request without it.
+#[tokio::test]
+async fn connection_cannot_hide_a_nominated_field_from_the_origin_alone() {
+    let origin = FakeOrigin::start().await;
+    origin.answer("/a", |request| {
+        let tenant = request.header("x-tenant").unwrap_or("nobody").to_owned();
+        ok(tenant).cache_control("max-age=60").vary("X-Tenant")
+    });
+    let node = TestNode::in_front_of(&origin).await;
+    let hiding = node.ask(Method::GET, "/a").header("x-tenant", "red").header("connection", "keep-alive, X-Tenant");
+    hiding.send().await.assert_stored().assert_content("nobody");
+    node.get_with("/a", "x-tenant", "red").await.assert_forwarded("vary-miss").assert_content("red");
+    node.get("/a").await.assert_hit().assert_content("nobody");
+}
+
+/// A cookie that comes with a 304 is for the client that asked (RFC 9111 §4.3.4 stores what a response's own rules allow).
+#[tokio::test]
+async fn a_cookie_of_a_304_is_for_one_client() {
+    let origin = FakeOrigin::start().await;
+    let confirmed = not_modified().cache_control("max-age=60").etag("\"1\"").header("set-cookie", "a=1");
+    origin.serve_each("/a", [ok("v1").cache_control("max-age=10").etag("\"1\""), confirmed]);
+    let node = TestNode::in_front_of(&origin).await;
+    node.get("/a").await.assert_stored();
+    node.clock().advance(seconds(11));
+    let asking = node.get("/a").await;
+    asking.assert_forwarded("stale").assert_content("v1");
+    assert_eq!(asking.header("set-cookie"), Some("a=1"));
+    let next = node.get("/a").await;
+    next.assert_hit();
+    assert_eq!(next.header("set-cookie"), None);
+}

@@ -37,8 +37,9 @@ impl Part {
             return None;
         }
         let part = Self::of_content_range(only_line(headers, &CONTENT_RANGE)?)?;
-        let length = match headers.get(CONTENT_LENGTH) {
-            Some(length) => length.to_str().ok()?.parse().ok()?,
+        let length = match only_line(headers, &CONTENT_LENGTH) {
+            Some(length) => number(length.to_str().ok()?)?,
+            None if headers.contains_key(CONTENT_LENGTH) => return None,
             None => part.len(),
         };
         (length == part.len()).then_some(part)
@@ -189,7 +190,7 @@ mod tests {
     fn a_part_with_another_length_than_its_content_is_none() {
         let range = ("content-range", "bytes 4-9/10");
         assert_eq!(of(&[range, ("content-length", "6")]), Some((4, 10, 10)));
-        for length in ["5", "7", "10", "x"] {
+        for length in ["5", "7", "10", "x", "+6", ""] {
             assert_eq!(of(&[range, ("content-length", length)]), None, "{length}");
         }
     }

@@ -1,6 +1,7 @@
 //! Accept: what a request must be before any rule looks at it (RFC 9110 §7, RFC 9112 §3).
 //!
 //! Always true:
+//! - Fields that `Connection` names end here: what the origin does not get, no key and no `Vary` goes by.
 //! - Behind this stage a request has one authority, lower case and without its scheme's default port, and a path that begins with `/`.
 //!
 //! Not here: sizes and counts of a head, which the listener limits; which fields are forwarded (`forward`).
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use brim_semantics::RequestDirectives;
 use bytes::Bytes;
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, UPGRADE};
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -34,7 +35,7 @@ pub struct Inbound {
     pub uri: Uri,
     /// The query that is keyed and forwarded, where a cache-key rule replaced the client's.
     pub query_replaced: Option<Option<String>>,
-    /// The fields as sent.
+    /// The fields as sent, without those that `Connection` names (RFC 9110 §7.6.1).
     pub headers: HeaderMap,
     /// What the request asks of caches (RFC 9111 §5.2.1).
     pub directives: RequestDirectives,
@@ -52,6 +53,8 @@ pub struct Inbound {
     pub content_count: Option<Arc<AtomicU64>>,
     /// Where there is content that the client sends when it is asked for it.
     pub expectation: Option<Arc<Expectation>>,
+    /// It takes trailer fields with its response (RFC 9110 §6.5.1).
+    pub takes_trailers: bool,
     /// It asks for another protocol (RFC 9110 §7.8).
     pub is_upgrade: bool,
     /// The client's end of the tunnel that it may become.
@@ -64,6 +67,12 @@ impl Inbound {
         let (mut parts, content) = request.into_parts();
         let has_content = !content.is_end_stream();
         join_cookies(&mut parts.headers, parts.version);
+        let is_upgrade = parts.version == Version::HTTP_11 && wants_upgrade(&parts.headers);
+        let takes_trailers = takes_trailers(&parts.headers);
+        // An upgrade goes past every key, and needs these fields for its own.
+        if !is_upgrade && parts.headers.contains_key(CONNECTION) {
+            brim_semantics::strip_hop_by_hop(&mut parts.headers);
+        }
         let expectation = (has_content && expects_continue(&parts.headers, parts.version)).then(Arc::default);
         let inbound = Self {
             method: parts.method,
@@ -72,7 +81,8 @@ impl Inbound {
             uri: parts.uri,
             query_replaced: None,
             directives: RequestDirectives::parse(&parts.headers),
-            is_upgrade: parts.version == Version::HTTP_11 && wants_upgrade(&parts.headers),
+            is_upgrade,
+            takes_trailers,
             headers: parts.headers,
             version: parts.version,
             client: connection.peer,
@@ -113,6 +123,11 @@ impl Inbound {
     pub fn is_query(&self) -> bool {
         self.method.as_str() == "QUERY"
     }
+}
+
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let is_trailers = |coding: &str| coding.trim().eq_ignore_ascii_case("trailers");
+    headers.get_all(TE).iter().any(|te| te.to_str().is_ok_and(|te| te.split(',').any(is_trailers)))
 }
 
 /// Times that a request may pass through nodes of this kind. A chain of tiers is short; a longer one is a loop.

@@ -72,8 +72,8 @@ pub(super) struct Times {
 pub(super) enum Freshening {
     /// As fresh as the 304 makes it; the fields are for the asking client only.
     Kept(Arc<StoredResponse>, Withheld),
-    /// The 304 forbids to keep it; it may still answer this request.
-    Forbidden(Declined),
+    /// The 304 forbids to keep it; it may still answer this request, with these fields.
+    Forbidden(Declined, Withheld),
 }
 
 /// What the response to a request is stored as.
@@ -191,7 +191,7 @@ impl Entry {
         match freshened.storable {
             Storable::Yes(meta) => {
                 let kept = self.cache.store.freshen(stored, freshened.headers, meta, times.fetched_at);
-                Freshening::Kept(kept, Withheld::new())
+                Freshening::Kept(kept, freshened.for_client)
             }
             Storable::No(refusal) => {
                 let declined = Declined::Refused(refusal);
@@ -199,7 +199,7 @@ impl Entry {
                 if !declined.is_by_request() {
                     self.cache.store.remove(&self.key);
                 }
-                Freshening::Forbidden(declined)
+                Freshening::Forbidden(declined, freshened.for_client)
             }
         }
     }

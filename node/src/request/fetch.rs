@@ -168,12 +168,13 @@ impl Cache {
                     _ => Ok(Answer::Following(Box::new(growing)).with(withheld)),
                 }
             }
-            Filled::Confirmed(stored, declined) => {
+            Filled::Confirmed(stored, declined, withheld) => {
                 exchange.detail = Some(declined.as_detail().into());
-                match errand.need {
-                    Need::Validate(held, _) => Ok(held.into_answer()),
-                    _ => Ok(Answer::Stored(stored)),
-                }
+                let held = match errand.need {
+                    Need::Validate(held, _) => held,
+                    _ => Held::Whole(stored),
+                };
+                Ok(held.into_answer().with(withheld))
             }
             Filled::Passed(response, declined) => {
                 exchange.detail = Some(declined.as_detail().into());

@@ -27,8 +27,8 @@ use crate::origin::{Endpoint, ForwardBody, ForwardError, ForwardedResponse, Orig
 pub(super) enum Filled {
     /// The origin confirmed the stored response (304); it is fresh again. The fields are for this client only.
     Validated(Arc<StoredResponse>, Withheld),
-    /// The origin confirmed the stored response for this request, and forbade to keep it.
-    Confirmed(Arc<StoredResponse>, Declined),
+    /// The origin confirmed the stored response for this request, and forbade to keep it. The fields are for this client only.
+    Confirmed(Arc<StoredResponse>, Declined, Withheld),
     /// A storable response is arriving.
     Following(Growing, Withheld),
     /// The response is for this client only.
@@ -175,9 +175,9 @@ impl Fetch {
         report: impl Fn(Filled) -> FetchReport,
     ) {
         match self.entry.freshen(stored, response.headers(), times) {
-            Freshening::Forbidden(declined) => {
+            Freshening::Forbidden(declined, withheld) => {
                 self.announce(Landing::Declined);
-                let _ = reply.send(report(Filled::Confirmed(stored.clone(), declined)));
+                let _ = reply.send(report(Filled::Confirmed(stored.clone(), declined, withheld)));
             }
             Freshening::Kept(freshened, withheld) if self.is_validation => {
                 self.announce(Landing::Stored(freshened.clone()));

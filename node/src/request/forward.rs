@@ -50,9 +50,8 @@ pub fn request(
     let mut headers = inbound.headers.clone();
     brim_semantics::strip_override_fields(&mut headers, keyed);
     let protocol = headers.get(UPGRADE).cloned();
-    let takes_trailers = headers.get_all(TE).iter().any(|value| value.to_str().is_ok_and(accepts_trailers));
     brim_semantics::strip_hop_by_hop(&mut headers);
-    if takes_trailers {
+    if inbound.takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     let method = match purpose {
@@ -117,10 +116,6 @@ fn forwards_left(method: &Method, headers: &HeaderMap) -> Option<u32> {
         return None;
     }
     headers.get(MAX_FORWARDS)?.to_str().ok()?.parse::<u32>().ok()?.checked_sub(1)
-}
-
-fn accepts_trailers(te: &str) -> bool {
-    te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
 /// These requests have no content, or one whose length is known: an origin that was told another would read the next request

@@ -2,7 +2,7 @@
 //!
 //! Always true:
 //! - A response that a purge named after its fetch began is never returned as usable.
-//! - Of several that match, the newest counts (§4.1).
+//! - Of several that match, the newest counts (§4.1); one that matches to the letter before one that only answers a preference.
 //! - A hit from memory waits for nothing.
 //!
 //! Not here: the rules themselves (`brim_semantics::reuse`).
@@ -93,6 +93,25 @@ fn select(
     route: &Route,
     now: SystemTime,
 ) -> Lookup {
+    let exact = |stored: &StoredResponse| stored.head.nominated.matches(&inbound.headers);
+    let answering =
+        |stored: &StoredResponse| stored.head.nominated.matches_or_answers(&inbound.headers, &stored.head.headers);
+    match select_matching(store, variants, inbound, route, now, exact) {
+        Lookup::OtherVariants(..) if variants.iter().any(|stored| answering(stored)) => {
+            select_matching(store, variants, inbound, route, now, answering)
+        }
+        selected => selected,
+    }
+}
+
+fn select_matching(
+    store: &Store,
+    variants: &[Arc<StoredResponse>],
+    inbound: &Inbound,
+    route: &Route,
+    now: SystemTime,
+    is_match: impl Fn(&StoredResponse) -> bool,
+) -> Lookup {
     let mut absent = Absent::Uri;
     let mut is_other_variant = false;
     for (at, stored) in variants.iter().enumerate() {
@@ -101,7 +120,7 @@ fn select(
             absent = Absent::Purged;
             continue;
         }
-        if !stored.head.nominated.matches_or_answers(&inbound.headers, &stored.head.headers) {
+        if !is_match(stored) {
             is_other_variant = true;
             continue;
         }
