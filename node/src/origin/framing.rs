@@ -33,22 +33,22 @@ mod tests {
 
     #[test]
     fn one_number_is_left_or_none() {
-        let cases: &[(&[(&'static str, &'static str)], Option<&str>)] = &[
-            (&[("content-length", "5")], Some("5")),
-            (&[("content-length", "5"), ("content-length", "5")], Some("5")),
-            (&[("content-length", "5 , 5")], Some("5")),
-            (&[("content-length", "5"), ("transfer-encoding", "chunked")], None),
-            (&[("transfer-encoding", "novel")], None),
-            (&[], None),
-        ];
-        for (fields, expected) in cases {
+        for (lengths, coding, expected) in [
+            (&["5"][..], None, Some("5")),
+            (&["5", "5"], None, Some("5")),
+            (&["5 , 5"], None, Some("5")),
+            (&["5"], Some("chunked"), None),
+            (&[], Some("novel"), None),
+            (&[], None, None),
+        ] {
             let mut headers = HeaderMap::new();
-            for (name, value) in *fields {
-                headers.append(*name, HeaderValue::from_static(value));
+            for length in lengths {
+                headers.append(CONTENT_LENGTH, HeaderValue::from_static(length));
             }
+            headers.extend(coding.map(|coding| (TRANSFER_ENCODING, HeaderValue::from_static(coding))));
             settle(&mut headers);
             let left: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
-            assert_eq!(left, expected.iter().collect::<Vec<_>>(), "{fields:?}");
+            assert_eq!(left, expected.iter().collect::<Vec<_>>(), "{lengths:?} {coding:?}");
         }
     }
 }

@@ -390,9 +390,8 @@ impl Cache {
             self.stored.retain(|one| one.url != stored.url);
             return;
         }
-        match self.updated(exchange, stored, head) {
-            Ok(fresh) => self.put(fresh),
-            Err(_) => {}
+        if let Ok(fresh) = self.updated(exchange, stored, head) {
+            self.put(fresh);
         }
     }
 }

@@ -86,7 +86,7 @@ async fn origin(shared: &Arc<Shared>) -> FakeOrigin {
             let reply =
                 ok(begin.to_owned()).then(rest.to_owned()).chunked().cache_control(&control).vary("Accept-Language");
             let reply = reply.header("age", &AGE.to_string()).surrogate_keys(if url == 0 { "first" } else { "others" });
-            if number % 5 == 0 { reply.delay(Duration::from_millis(3)) } else { reply }
+            if number.is_multiple_of(5) { reply.delay(Duration::from_millis(3)) } else { reply }
         });
     }
     origin
@@ -103,7 +103,7 @@ async fn whatever_the_order_no_client_gets_what_it_must_not() {
         // Over either version in the name of one authority.
         let client = client.authority("model.test");
         let (shared, node) = (Arc::clone(&shared), Arc::clone(&node));
-        clients.spawn(async move { run(&client, &node, &shared, 0x9E37_79B9 + number as u64).await });
+        clients.spawn(async move { Box::pin(run(&client, &node, &shared, 0x9E37_79B9 + number as u64)).await });
     }
     let hits: usize = clients.join_all().await.into_iter().sum();
     assert!(hits > CLIENTS * REQUESTS / 10, "only {hits} hits: the test tests nothing");
@@ -120,10 +120,17 @@ async fn run(client: &Client, node: &TestNode, shared: &Shared, seed: u64) -> us
     for _ in 0..REQUESTS {
         let url = usize::try_from(below(URLS as u64)).expect("small");
         match below(40) {
-            0 => outdate(shared, &[url], node.purge(json!({ "url": format!("http://model.test{}", path(url)) }))).await,
-            1 => outdate(shared, &[0], node.purge(json!({ "surrogate_keys": ["first"] }))).await,
-            2 => outdate(shared, &[1, 2], node.purge(json!({ "surrogate_keys": ["others"] }))).await,
-            3 => outdate(shared, &[url], client.ask(Method::PUT, &path(url)).content("x").send()).await,
+            0 => {
+                outdate(
+                    shared,
+                    &[url],
+                    Box::pin(node.purge(json!({ "url": format!("http://model.test{}", path(url)) }))),
+                )
+                .await
+            }
+            1 => outdate(shared, &[0], Box::pin(node.purge(json!({ "surrogate_keys": ["first"] })))).await,
+            2 => outdate(shared, &[1, 2], Box::pin(node.purge(json!({ "surrogate_keys": ["others"] })))).await,
+            3 => outdate(shared, &[url], Box::pin(client.ask(Method::PUT, &path(url)).content("x").send())).await,
             4..8 => {
                 let _nobody_asks = shared.clock.write().await;
                 node.settled().await;

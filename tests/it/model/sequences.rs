@@ -17,7 +17,7 @@ const STEPS_MAX: usize = 24;
 
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    Ask(Ask, Script),
+    Ask(Ask, Box<Script>),
     Wait(u64),
     PurgeUrl { url: usize, is_soft: bool },
     PurgeKey { key: &'static str, is_soft: bool },
@@ -25,7 +25,7 @@ pub(super) enum Step {
 
 pub(super) fn sequences() -> impl Strategy<Value = Vec<Step>> {
     let steps = prop_oneof![
-        8 => (ask(), script()).prop_map(|(ask, script)| Step::Ask(ask, script)),
+        8 => (ask(), script()).prop_map(|(ask, script)| Step::Ask(ask, Box::new(script))),
         3 => select(vec![0, 1, 2, 4, 5, 6, 9, 10, 11, 20, 40]).prop_map(Step::Wait),
         1 => (0..URLS, any::<bool>()).prop_map(|(url, is_soft)| Step::PurgeUrl { url, is_soft }),
         1 => (select(&SURROGATE_KEYS[..]), any::<bool>()).prop_map(|(key, is_soft)| Step::PurgeKey { key, is_soft }),
