@@ -5,12 +5,12 @@
 //!
 //! Not here: sizes and counts of a head, which the listener limits; which fields are forwarded (`forward`).
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use brim_semantics::RequestDirectives;
-use http::header::{CONNECTION, COOKIE, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -71,6 +71,27 @@ impl Inbound {
             content_count: (!content.is_end_stream()).then(Arc::default),
         };
         (inbound, content)
+    }
+
+    /// A request that nobody sent, to be explained: as an HTTP/1.1 client would send it over `scheme`, `target` in origin-form
+    /// and `Host` among the fields. Content is what the fields announce.
+    pub(super) fn supposed(method: Method, scheme: &'static str, target: Uri, headers: HeaderMap) -> Self {
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        Self {
+            method,
+            scheme,
+            authority: Box::default(),
+            uri: target,
+            query_replaced: None,
+            directives: RequestDirectives::parse(&headers),
+            is_upgrade: wants_upgrade(&headers),
+            has_content: headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length > 0),
+            headers,
+            version: Version::HTTP_11,
+            client: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            on_upgrade: None,
+            content_count: None,
+        }
     }
 
     /// The path as sent.

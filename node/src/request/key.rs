@@ -111,16 +111,7 @@ fn by_plugin(
         return Keyed::Bypass(Bypass::PluginMissing);
     };
     exchange.plugin = Some(active.clone());
-    let request = KeyRequest {
-        // A HEAD has the key of its GET, or a stored GET could not answer it.
-        method: Method::GET.as_str(),
-        scheme: inbound.scheme,
-        authority: &inbound.authority,
-        path: inbound.uri.path(),
-        query: inbound.uri.query(),
-        headers: &inbound.headers,
-    };
-    let decision = match active.plugin.cache_key(&request) {
+    let decision = match active.plugin.cache_key(&key_request(inbound)) {
         Ok(decision) => decision,
         Err(fault) => {
             if let Some(held_back) = route.plugin_faults.admit() {
@@ -136,6 +127,19 @@ fn by_plugin(
     match &decision.bypass {
         Some(reason) => Keyed::Bypass(Bypass::PluginBypass(reason.clone())),
         None => build(route, inbound, Some(active.plugin.digest()), &decision.parts),
+    }
+}
+
+/// A request as a key rule is asked about it: with the client's own query.
+pub(super) fn key_request(inbound: &Inbound) -> KeyRequest<'_> {
+    KeyRequest {
+        // A HEAD has the key of its GET, or a stored GET could not answer it.
+        method: Method::GET.as_str(),
+        scheme: inbound.scheme,
+        authority: &inbound.authority,
+        path: inbound.uri.path(),
+        query: inbound.uri.query(),
+        headers: &inbound.headers,
     }
 }
 

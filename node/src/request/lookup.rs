@@ -79,7 +79,7 @@ pub fn find_in_memory(
     }
 }
 
-fn select(
+pub(super) fn select(
     store: &Store,
     variants: &[Arc<StoredResponse>],
     inbound: &Inbound,

@@ -132,7 +132,7 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-fn cache_status(exchange: &Exchange) -> CacheStatus<'_> {
+pub(super) fn cache_status(exchange: &Exchange) -> CacheStatus<'_> {
     let mut status = match exchange.outcome {
         Outcome::Hit => CacheStatus::hit(),
         Outcome::Forward(reason) => CacheStatus::forward(reason),
@@ -172,7 +172,7 @@ pub(super) fn answered_here(inbound: &Inbound) -> Option<Response<ResponseBody>>
     None
 }
 
-fn from_stored(inbound: &Inbound, stored: Arc<StoredResponse>, now: SystemTime) -> Response<ResponseBody> {
+pub(super) fn from_stored(inbound: &Inbound, stored: Arc<StoredResponse>, now: SystemTime) -> Response<ResponseBody> {
     let content = stored.clone();
     from_head(inbound, &stored.head, Content::Stored(content), now)
 }
