@@ -79,6 +79,7 @@ pub fn find_in_memory(
     }
 }
 
+/// What the variants of a key, newest first, are for a request.
 pub(super) fn select(
     store: &Store,
     variants: &[Arc<StoredResponse>],

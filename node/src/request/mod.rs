@@ -14,6 +14,7 @@ pub mod collapse;
 mod content;
 pub mod error;
 pub mod exchange;
+pub mod explain;
 pub mod fill;
 pub mod forward;
 mod head;

@@ -57,11 +57,12 @@ impl StoredMeta {
         let arrived = whole_second(self.response_time);
         let apparent_age = date_value.map_or(Duration::ZERO, |date| arrived.duration_since(date).unwrap_or_default());
         let response_delay = self.response_time.duration_since(self.request_time).unwrap_or_default();
+        let age_value_max = self.initial_age.checked_sub(response_delay);
         AgeAccount {
             date_value,
             apparent_age,
             response_delay,
-            age_value: self.initial_age.checked_sub(response_delay).filter(|_| self.initial_age > apparent_age),
+            age_value: age_value_max.filter(|max| self.initial_age > apparent_age || max.is_zero()),
             initial_age: self.initial_age,
             resident_time: now.duration_since(self.response_time).unwrap_or_default(),
             current_age: self.current_age(now),
