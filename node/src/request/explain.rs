@@ -10,6 +10,7 @@
 //! Not here: reading the call and refusing what is malformed (`admin`), printing (`cli`).
 
 mod candidate;
+mod decision;
 mod facts;
 pub mod model;
 mod steps;
@@ -19,26 +20,21 @@ use std::sync::Arc;
 
 use brim_semantics::{PurgeState, Why};
 use brim_store::{Found, StoredResponse};
-use http::header::{CONTENT_RANGE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{HeaderMap, Method, Response, Uri};
 
 use self::candidate::Court;
-use self::model::{
-    Action, Candidate, CollapseFacts, ConditionFact, Decision, Explanation, KeyFacts, OriginRequest, PluginFacts,
-    PurgeFacts,
-};
+use self::decision::decide;
+use self::model::{Candidate, CollapseFacts, Explanation, KeyFacts, PluginFacts, PurgeFacts};
 use self::steps::Steps;
-use self::text::{seconds, span, value};
+use self::text::seconds;
 use super::accept::Inbound;
 use super::collapse::FlightKey;
 use super::error::RequestError;
 use super::exchange::Exchange;
-use super::forward::{self, Purpose};
 use super::key::{self, Bypass, Keyed};
 use super::lookup::{self, Absent, Lookup};
-use super::{Cache, Need, Routed, flight_key, respond};
+use super::{Cache, Need, Routed, flight_key};
 use crate::body::ResponseBody;
-use crate::origin::ForwardBody;
 use crate::route::Route;
 use crate::telemetry::Outcome;
 
@@ -259,226 +255,4 @@ fn tell_no_route(cache: &Cache, error: &RequestError, inbound: &Inbound, steps: 
         }
         _ => steps.say("accept", error.to_string()),
     }
-}
-
-/// What comes of it. What cannot be written as a forward request is refused, as it would be.
-fn decide(ending: Ending, inbound: &Inbound, exchange: &mut Exchange, told: &mut Told) -> Decision {
-    let purpose = match &ending {
-        Ending::Fetch(_, Some(_)) => Some(Purpose::Pass),
-        Ending::Fetch(Need::Fetch(_), None) => Some(Purpose::Fill),
-        Ending::Fetch(Need::Validate(stored, _), None) | Ending::StaleWhileValidating(stored) => {
-            Some(Purpose::Validate(stored))
-        }
-        Ending::Bypass(Bypass::Upgrade) => Some(Purpose::Upgrade),
-        Ending::Bypass(_) => Some(Purpose::Pass),
-        Ending::Hit(_) | Ending::Refused(_) | Ending::AnsweredHere(_) => None,
-    };
-    let asked =
-        purpose.map(|purpose| forward::request(inbound, purpose, exchange.keyed_fields(), ForwardBody::empty()));
-    let (origin_request, unsendable) = match asked.transpose() {
-        Ok(request) => (request.as_ref().map(origin_request), None),
-        Err(error) => (None, Some(error)),
-    };
-    let mut decision = Decision {
-        action: Action::Refused,
-        cache_status: String::new(),
-        fwd: None,
-        detail: None,
-        status: None,
-        content_range: None,
-        origin_request,
-        steps: Vec::new(),
-    };
-    let mut text = match ending {
-        Ending::Hit(stored) => {
-            decision.action = Action::Hit;
-            let text = hit_text(exchange, told);
-            answer_from(&mut decision, inbound, stored, exchange);
-            text
-        }
-        Ending::StaleWhileValidating(stored) => {
-            decision.action = Action::StaleWhileRevalidate;
-            let text = behind_text(&stored, exchange, told);
-            answer_from(&mut decision, inbound, stored, exchange);
-            text
-        }
-        Ending::Fetch(need, as_asked) => {
-            decision.action = match need {
-                Need::Fetch(_) => Action::Forward,
-                Need::Validate(..) => Action::Validate,
-            };
-            if let Some(reason) = as_asked {
-                exchange.explain(reason);
-            }
-            fetch_text(&need, as_asked, inbound, told)
-        }
-        Ending::Bypass(why) => {
-            decision.action = Action::Bypass;
-            let reason = if why == Bypass::Method {
-                brim_semantics::ForwardReason::Method
-            } else {
-                exchange.explain(why.as_detail());
-                brim_semantics::ForwardReason::Bypass
-            };
-            exchange.forwarded(reason);
-            bypass_text(&why, inbound)
-        }
-        Ending::Refused(error) => {
-            decision.status = Some(error.status().as_u16());
-            exchange.explain(error.as_detail());
-            format!("refused with {}: {error}", error.status())
-        }
-        Ending::AnsweredHere(response) => {
-            decision.action = Action::AnsweredHere;
-            decision.status = Some(response.status().as_u16());
-            format!("answered by the node with {} (RFC 9110 §7.6.2, §9.3.7)", response.status())
-        }
-    };
-    if let Some(error) = unsendable.filter(|_| exchange.outcome != Outcome::Hit) {
-        decision.action = Action::Refused;
-        decision.status = Some(error.status().as_u16());
-        exchange.explain(error.as_detail());
-        text = format!("refused with {}: {error}", error.status());
-    }
-    let steps = &mut told.steps;
-    steps.say("decision", text);
-    if let Some(status) = decision.status.filter(|_| exchange.outcome == Outcome::Hit) {
-        steps.say("decision", format!("the client gets {status}{}", conditions_text(status)));
-    }
-    if let Some(request) = &decision.origin_request {
-        steps.say("decision", format!("the origin is asked {} {}", request.method, request.url));
-        for field in &request.conditions {
-            steps.say("decision", format!("with {}: {}", field.name, field.value));
-        }
-    }
-    if let Outcome::Forward(reason) = exchange.outcome {
-        decision.fwd = Some(reason.as_str().to_owned());
-    }
-    decision.detail = exchange.detail.as_deref().map(str::to_owned);
-    decision.cache_status = value(respond::cache_status(exchange).value().as_bytes());
-    steps.say("decision", format!("Cache-Status: {}", decision.cache_status));
-    decision.steps = std::mem::take(steps).into_lines();
-    decision
-}
-
-/// Status and range of the answer that a stored response gives: conditions and ranges of the client are answered from it.
-fn answer_from(decision: &mut Decision, inbound: &Inbound, stored: Arc<StoredResponse>, exchange: &Exchange) {
-    let response = respond::from_stored(inbound, stored, exchange.time);
-    decision.status = Some(response.status().as_u16());
-    decision.content_range = response.headers().get(CONTENT_RANGE).map(|range| value(range.as_bytes()));
-}
-
-fn conditions_text(status: u16) -> &'static str {
-    match status {
-        304 => ": its own condition says that it has the content (RFC 9110 §13.1)",
-        206 => ": the range it asks for (RFC 9110 §14)",
-        412 => ": its precondition does not hold (RFC 9110 §13.1)",
-        416 => ": its range lies beyond the content (RFC 9110 §15.5.17)",
-        _ => "",
-    }
-}
-
-fn origin_request(request: &http::Request<ForwardBody>) -> OriginRequest {
-    let conditions = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE].into_iter().flat_map(|name| {
-        let lines = request.headers().get_all(&name).iter();
-        lines.map(|line| ConditionFact { name: name.to_string(), value: value(line.as_bytes()) }).collect::<Vec<_>>()
-    });
-    OriginRequest {
-        method: request.method().to_string(),
-        url: request.uri().to_string(),
-        conditions: conditions.collect(),
-    }
-}
-
-fn hit_text(exchange: &Exchange, told: &Told) -> String {
-    match exchange.detail.as_deref() {
-        None => "hit: fresh, answered without the origin (RFC 9111 §4.2)".to_owned(),
-        Some(_) => {
-            format!("hit: stale for {}, which the request's max-stale takes (RFC 9111 §5.2.1.2)", stale_for(told))
-        }
-    }
-}
-
-fn behind_text(stored: &StoredResponse, exchange: &Exchange, told: &Told) -> String {
-    let under_way = told.collapse.as_ref().is_some_and(|collapse| collapse.fetch_under_way);
-    let validation = if under_way { "a validation is under way already" } else { "validated behind the response" };
-    if exchange.detail.as_deref() == Some(Why::SoftPurged.as_detail()) {
-        let position = stored.head.fetched_at;
-        return format!("hit: a soft purge after position {position} made it stale; served, {validation}");
-    }
-    format!("hit: stale for {}, within its stale-while-revalidate; {validation} (RFC 5861 §3)", stale_for(told))
-}
-
-fn stale_for(told: &Told) -> String {
-    let remaining = told.candidates.iter().find(|one| one.selected).map_or(0.0, |one| one.freshness.remaining_s);
-    span(std::time::Duration::from_secs_f64(remaining.min(0.0).abs()))
-}
-
-fn fetch_text(need: &Need, as_asked: Option<&str>, inbound: &Inbound, told: &Told) -> String {
-    let mut text = match need {
-        Need::Fetch(Absent::Uri) => "forward: nothing usable is stored under the key".to_owned(),
-        Need::Fetch(Absent::Purged) => "forward: what was stored has been purged".to_owned(),
-        Need::Fetch(Absent::Vary(_)) => {
-            "forward: what is stored is for other values of its nominated fields".to_owned()
-        }
-        Need::Validate(stored, why) => validate_text(stored, *why, inbound, told),
-    };
-    let heeds_client = !told.route.as_ref().is_some_and(|route| route.config.policy.ignore_request_directives);
-    if let Need::Validate(..) = need
-        && told.candidates.iter().any(|one| one.selected && one.usable_on_error)
-    {
-        text.push_str("; if the origin fails, the stored response stands in (RFC 9111 §4.2.4)");
-    }
-    match as_asked {
-        Some("head") => text.push_str("; a HEAD goes as it is and stores nothing"),
-        Some(reason) => {
-            text.push_str(&format!("; as asked, with its own conditions, because the last one was {reason}"))
-        }
-        None if inbound.directives.no_store && heeds_client => {
-            text.push_str("; alone, and nothing is stored: the request says no-store (RFC 9111 §5.2.1.5)");
-        }
-        None => {}
-    }
-    text
-}
-
-fn validate_text(stored: &StoredResponse, why: Why, inbound: &Inbound, told: &Told) -> String {
-    let asked = |limit: Option<std::time::Duration>| limit.map_or_else(String::new, span);
-    let reason = match why {
-        Why::Stale => format!("stale for {}, and nothing permits to use it so (RFC 9111 §4.2.4)", stale_for(told)),
-        Why::NoCache => "the stored response says no-cache (RFC 9111 §5.2.2.4)".to_owned(),
-        Why::RequestNoCache => "the request says no-cache (RFC 9111 §5.2.1.4, §5.4)".to_owned(),
-        Why::RequestMaxAge => {
-            format!("older than the request's max-age of {} (RFC 9111 §5.2.1.1)", asked(inbound.directives.max_age))
-        }
-        Why::RequestMinFresh => {
-            format!(
-                "not fresh for the request's min-fresh of {} (RFC 9111 §5.2.1.3)",
-                asked(inbound.directives.min_fresh)
-            )
-        }
-        Why::SoftPurged => {
-            format!("a soft purge after position {} made it stale, and it forbids stale use", stored.head.fetched_at)
-        }
-    };
-    format!("validate: {reason}")
-}
-
-fn bypass_text(why: &Bypass, inbound: &Inbound) -> String {
-    let reason = match why {
-        Bypass::Method => format!("{} is always forwarded (RFC 9111 §4)", inbound.method),
-        Bypass::RouteOff => "cache = \"off\" for the route".to_owned(),
-        Bypass::Content => "the request has content, which the key would not hold".to_owned(),
-        Bypass::Precondition => {
-            "only the origin can judge If-Match and If-Unmodified-Since (RFC 9111 §4.3.2)".to_owned()
-        }
-        Bypass::Upgrade => "the request changes protocol (RFC 9110 §7.8)".to_owned(),
-        Bypass::PluginMissing => "the route's key rule is not there, and without it there is no safe key".to_owned(),
-        Bypass::PluginFault(fault) => format!("the key rule failed ({fault}), and without it there is no safe key"),
-        Bypass::PluginBypass(reason) => format!("the key rule asks for it: {reason}"),
-        Bypass::KeyTooLong => {
-            format!("the key would be longer than {} bytes", brim_semantics::CACHE_KEY_BYTES_MAX)
-        }
-    };
-    format!("bypass: {reason}")
 }
