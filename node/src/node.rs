@@ -26,6 +26,7 @@ use crate::listen::{self, Drain, ListenContext, ListenCounters, Listeners, Threa
 use crate::origin::Origins;
 use crate::plugins::{Compiler, PluginRegistry, RegistryConfig};
 use crate::reload;
+use crate::request::explain::explain;
 use crate::request::{Cache, Snapshot};
 use crate::route::Routes;
 use crate::status;
@@ -338,7 +339,7 @@ fn admin_state(shared: &Arc<Shared>, token: AdminToken) -> AdminState {
     let cache = &shared.cache;
     let (for_status, for_metrics, for_reload, for_ready) =
         (shared.clone(), shared.clone(), shared.clone(), shared.clone());
-    let (for_sites, for_urls) = (cache.clone(), cache.clone());
+    let (for_sites, for_urls, for_explanations) = (cache.clone(), cache.clone(), cache.clone());
     AdminState {
         token,
         store: cache.store.clone(),
@@ -355,6 +356,11 @@ fn admin_state(shared: &Arc<Shared>, token: AdminToken) -> AdminState {
             for_sites.snapshot.load().routes.sites().iter().map(|site| site.name.to_string()).collect()
         }),
         resolve_url: Arc::new(move |url| crate::request::key::rewritten_urls(&for_urls, url)),
+        explain: Arc::new(move |supposed| {
+            let cache = for_explanations.clone();
+            Box::pin(async move { explain(&cache, supposed).await })
+        }),
+        header_count_max: cache.snapshot.load().config.listen.header_count_max,
     }
 }
 

@@ -3,6 +3,7 @@
 mod caching;
 mod collapsing;
 mod expecting;
+mod explain;
 mod forwarding;
 mod framing;
 mod harness;

@@ -30,7 +30,66 @@ pub struct KeyRequest<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// A declared input, as a plugin sees it in a request; for explanations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenInput {
+    /// What kind of input.
+    pub kind: InputKind,
+    /// Name of the field or cookie; empty for path and query.
+    pub name: String,
+    /// Its value; none where the request does not have it. A field or cookie that is there twice is two inputs.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Where an input is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputKind {
+    /// A header field.
+    Header,
+    /// A cookie.
+    Cookie,
+    /// The query, or the declared parameters of it.
+    Query,
+    /// The path.
+    Path,
+}
+
 impl Inputs {
+    /// What the guest sees of a request besides method, scheme and authority.
+    #[must_use]
+    pub fn seen(&self, request: &KeyRequest<'_>) -> Vec<SeenInput> {
+        let input = |kind, name: &str, value: Option<&[u8]>| SeenInput {
+            kind,
+            name: name.to_owned(),
+            value: value.map(<[u8]>::to_vec),
+        };
+        let mut seen = Vec::new();
+        for name in &self.headers {
+            let before = seen.len();
+            let lines = request.headers.get_all(name).iter();
+            seen.extend(lines.map(|line| input(InputKind::Header, name.as_str(), Some(line.as_bytes()))));
+            if seen.len() == before {
+                seen.push(input(InputKind::Header, name.as_str(), None));
+            }
+        }
+        for name in &self.cookies {
+            let before = seen.len();
+            let values = self.cookies_of(request).filter(|(found, _)| found == name);
+            seen.extend(values.map(|(name, value)| input(InputKind::Cookie, name, Some(value))));
+            if seen.len() == before {
+                seen.push(input(InputKind::Cookie, name, None));
+            }
+        }
+        if self.query != QueryInputs::None {
+            let query = self.query_of(request);
+            seen.push(input(InputKind::Query, "", query.as_deref().map(str::as_bytes)));
+        }
+        if self.path {
+            seen.push(input(InputKind::Path, "", Some(self.path_of(request).as_bytes())));
+        }
+        seen
+    }
+
     fn path_of<'a>(&self, request: &KeyRequest<'a>) -> &'a str {
         if self.path { request.path } else { "" }
     }
@@ -206,6 +265,26 @@ mod tests {
         for (i, one) in all.iter().enumerate() {
             assert!(all.iter().skip(i + 1).all(|other| other != one), "{i}");
         }
+    }
+
+    #[test]
+    fn what_a_guest_sees_can_be_told() {
+        let inputs = Inputs { path: true, ..inputs(QueryInputs::Named(vec!["q".to_owned()])) };
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, HeaderValue::from_static("c=1; d=2; c=3"));
+        let query = Some("z=1&q=2");
+        let request =
+            KeyRequest { method: "GET", scheme: "https", authority: "a", path: "/p", query, headers: &headers };
+        let seen = inputs.seen(&request);
+        let seen: Vec<_> = seen.iter().map(|input| (input.kind, input.name.as_str(), input.value.as_deref())).collect();
+        let expected = [
+            (InputKind::Header, "x-a", None),
+            (InputKind::Cookie, "c", Some(&b"1"[..])),
+            (InputKind::Cookie, "c", Some(b"3")),
+            (InputKind::Query, "", Some(b"q=2")),
+            (InputKind::Path, "", Some(b"/p")),
+        ];
+        assert_eq!(seen, expected);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use description::{Description, Hook, Inputs, QueryInputs};
 pub use engine::{HostError, compatibility, compile};
 pub use fault::PluginFault;
 pub use host::Host;
-pub use inputs::KeyRequest;
+pub use inputs::{InputKind, KeyRequest, SeenInput};
 pub use plugin::Plugin;
 pub use refused::RefusedPlugin;
 pub use stats::{FaultCounts, PluginStats};

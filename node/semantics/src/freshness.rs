@@ -8,6 +8,8 @@
 //!
 //! Not here: what is done with a stale response (`reuse`), whether a response is stored at all (`storable`).
 
+mod account;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
@@ -16,6 +18,8 @@ use http::header::{AGE, DATE, EXPIRES, HeaderMap, HeaderValue, LAST_MODIFIED};
 use crate::delta::{DELTA_MAX, delta_seconds};
 use crate::fields::{http_date_at, list_members, only_line};
 use crate::{CachePolicy, ResponseDirectives};
+
+pub use account::{AgeAccount, LifetimeAccount};
 
 /// §4.2.2 proposes a tenth of the time since the last modification.
 const HEURISTIC_DIVISOR: u64 = 10;

@@ -34,7 +34,7 @@ pub use fields::{http_date, http_date_at, http_date_value, is_hop_by_hop, list_m
 pub use forwarded::{
     ForwardedFacts, OVERRIDE_FIELDS, Trust, append_via, set_forwarded, strip_override_fields, via_passes,
 };
-pub use freshness::{FreshnessSource, StoredMeta};
+pub use freshness::{AgeAccount, FreshnessSource, LifetimeAccount, StoredMeta};
 pub use invalidation::{INVALIDATION_TARGETS_MAX, invalidates, invalidation_targets, is_safe};
 pub use key::{
     CACHE_KEY_BYTES_MAX, CacheKey, KEY_PARTS_MAX, KeyDescription, KeyHash, KeyMethod, KeyPart, KeyTooLong,
@@ -50,4 +50,4 @@ pub use validation::{
     Freshened, HeadUpdate, Precondition, evaluate, freshened, has_origin_preconditions, head_update, make_conditional,
     make_conditional_on_any, not_modified_headers, not_modified_selects,
 };
-pub use vary::{NOMINATED_FIELDS_MAX, Nominated, VaryStar};
+pub use vary::{ComparedField, NOMINATED_FIELDS_MAX, Nominated, VaryStar};

@@ -33,6 +33,19 @@ pub struct VaryStar;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Nominated(Vec<(HeaderName, Option<Bytes>)>);
 
+/// A nominated field, as it was stored and as it is in a request; both values in their normal form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComparedField<'a> {
+    /// The field.
+    pub name: &'a HeaderName,
+    /// Its value in the request that fetched the stored response; none where that did not have it.
+    pub stored: Option<&'a [u8]>,
+    /// Its value in the request; none where that does not have it.
+    pub asked: Option<Cow<'a, [u8]>>,
+    /// Whether the two match.
+    pub matches: bool,
+}
+
 impl Nominated {
     /// Reads `Vary` of a response, and from the request what it nominates.
     ///
@@ -65,6 +78,16 @@ impl Nominated {
     /// The first nominated field in which the request differs, for explanations.
     pub fn first_difference(&self, request: &HeaderMap) -> Option<&HeaderName> {
         self.differences(request).next()
+    }
+
+    /// Every nominated field beside its value in a request, for explanations.
+    pub fn compared<'a>(&'a self, request: &'a HeaderMap) -> impl Iterator<Item = ComparedField<'a>> {
+        self.0.iter().map(|(name, stored)| ComparedField {
+            name,
+            stored: stored.as_deref(),
+            asked: normal_value(name, request),
+            matches: is_equal(name, stored.as_deref(), request),
+        })
     }
 
     /// Whether the request selects the stored response, or would but for `Accept-Language`, of which it is the answer: its

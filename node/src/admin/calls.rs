@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 
 use super::problem::Problem;
 use super::state::AdminState;
-use super::{node_calls, plugin_calls, purge_calls};
+use super::{explain_calls, node_calls, plugin_calls, purge_calls};
 
 /// How long a call may take, with reading its content.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -20,7 +20,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const PLUGIN_CALL_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Every call, as the refusals list them. A test holds this, the router and the OpenAPI document together.
-pub(super) const CALLS: [(&str, &str); 14] = [
+pub(super) const CALLS: [(&str, &str); 15] = [
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),
@@ -34,6 +34,7 @@ pub(super) const CALLS: [(&str, &str); 14] = [
     ("POST", "/v1/plugins/{name}/activate"),
     ("POST", "/v1/plugins/{name}/rollback"),
     ("POST", "/v1/config/reload"),
+    ("POST", "/v1/explain"),
     ("HEAD", "of everything that has GET"),
 ];
 
@@ -54,6 +55,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/v1/purges", post(purge_calls::purge))
         .route("/v1/purges/{id}", get(purge_calls::receipt))
         .route("/v1/config/reload", post(node_calls::reload))
+        .route("/v1/explain", post(explain_calls::explain))
         .route_layer(from_fn(|request, next| bounded(CALL_DEADLINE, request, next)));
     let guarded = others.merge(plugins).route_layer(from_fn_with_state(state.clone(), authorize));
     open.merge(guarded).fallback(no_such_call).method_not_allowed_fallback(no_such_method).with_state(state)

@@ -10,6 +10,7 @@
 
 mod body;
 mod calls;
+mod explain_calls;
 mod model;
 mod node_calls;
 mod openapi;
@@ -21,14 +22,14 @@ mod state;
 mod token;
 
 pub use model::{
-    ActivateRequest, ConfigMistake, DryRun, EndpointStatus, ModeWord, NodeStatus, OriginStatus, PluginAnswer,
-    PluginCalls, PluginList, PluginSummary, PluginUploaded, PluginVersion, PurgeModeWord, PurgeReceipt, PurgeRequest,
-    Purged, ReloadReport, RequestStatus, StatusAnswer, StoreStatus,
+    ActivateRequest, ConfigMistake, DryRun, EndpointStatus, ExplainRequest, FieldValues, ModeWord, NodeStatus,
+    OriginStatus, PluginAnswer, PluginCalls, PluginList, PluginSummary, PluginUploaded, PluginVersion, PurgeModeWord,
+    PurgeReceipt, PurgeRequest, Purged, ReloadReport, RequestStatus, StatusAnswer, StoreStatus,
 };
 pub use openapi::document as openapi_document;
 pub use problem::{Problem, ProblemType};
 pub use server::serve;
-pub use state::{AdminState, PurgeUrl, Reloading, ResolveUrl};
+pub use state::{AdminState, Explaining, PurgeUrl, Reloading, ResolveUrl};
 pub use token::{AdminToken, TokenError};
 
 #[cfg(test)]

@@ -35,6 +35,51 @@ pub struct PurgeRequest {
     pub dry_run: bool,
 }
 
+/// A request to be explained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// The absolute http or https URL that a client asks for.
+    pub url: String,
+    /// The method.
+    #[serde(default = "get", skip_serializing_if = "is_get")]
+    pub method: String,
+    /// Its fields by name. `Host` stands in for the URL's authority.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, FieldValues>,
+    /// Its content. That of a QUERY is in the key; of any other only that there is some counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn is_get(method: &String) -> bool {
+    *method == get()
+}
+
+/// One line of a field, or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a field's value is a string, or a list of strings")]
+pub enum FieldValues {
+    /// One line.
+    One(String),
+    /// One line each.
+    Several(Vec<String>),
+}
+
+impl FieldValues {
+    /// The lines.
+    pub fn lines(&self) -> &[String] {
+        match self {
+            Self::One(line) => std::slice::from_ref(line),
+            Self::Several(lines) => lines,
+        }
+    }
+}
+
 /// Hard or soft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

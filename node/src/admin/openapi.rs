@@ -5,11 +5,11 @@ use std::sync::OnceLock;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{node_calls, plugin_calls, purge_calls};
+use super::{explain_calls, node_calls, plugin_calls, purge_calls};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Brim admin API", description = "Purges, plugins and the state of one Brim node. Every call below /v1/ needs the admin token."),
+    info(title = "Brim admin API", description = "Purges, plugins, explanations and the state of one Brim node. Every call below /v1/ needs the admin token."),
     paths(
         node_calls::healthz,
         node_calls::readyz,
@@ -17,6 +17,7 @@ use super::{node_calls, plugin_calls, purge_calls};
         node_calls::openapi,
         node_calls::status,
         node_calls::reload,
+        explain_calls::explain,
         purge_calls::purge,
         purge_calls::receipt,
         plugin_calls::list,

@@ -156,6 +156,18 @@ fn surrogate(keys: &[String]) -> Result<Selector, Problem> {
 
 /// Takes a URL apart the way the server takes a request target apart, so that both name the same.
 fn parse_url(field: &str, text: &str) -> Result<PurgeUrl, Problem> {
+    let (scheme, uri) = absolute_url(field, text)?;
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    Ok(PurgeUrl {
+        scheme: scheme.to_owned(),
+        authority: brim_semantics::normal_authority(scheme, authority).into_owned(),
+        path: uri.path().to_owned(),
+        query: uri.query().map(str::to_owned),
+    })
+}
+
+/// An http or https URL with a host and nothing that never reaches a server; its scheme in lower case.
+pub(super) fn absolute_url(field: &str, text: &str) -> Result<(&'static str, Uri), Problem> {
     let invalid = |why: &str| Problem::invalid(field, format!("`{field}` {text:?}: {why}"));
     if text.len() > URL_BYTES_MAX {
         return Err(Problem::invalid(field, format!("`{field}` has more than {URL_BYTES_MAX} bytes")));
@@ -169,18 +181,15 @@ fn parse_url(field: &str, text: &str) -> Result<PurgeUrl, Problem> {
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(invalid("it must be absolute, for example https://api.example.com/items?page=2"));
     };
-    if !matches!(scheme, "http" | "https") {
-        return Err(invalid("the scheme must be http or https"));
-    }
+    let scheme = match scheme {
+        "http" => "http",
+        "https" => "https",
+        _ => return Err(invalid("the scheme must be http or https")),
+    };
     if authority.as_str().contains('@') || authority.host().is_empty() {
         return Err(invalid("it must name a host, without user or password"));
     }
-    Ok(PurgeUrl {
-        scheme: scheme.to_owned(),
-        authority: brim_semantics::normal_authority(scheme, authority.as_str()).into_owned(),
-        path: uri.path().to_owned(),
-        query: uri.query().map(str::to_owned),
-    })
+    Ok((scheme, uri))
 }
 
 /// Counts what the selectors hit. A response that two of them name is counted twice.

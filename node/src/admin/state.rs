@@ -10,10 +10,14 @@ use super::model::{NodeStatus, ReloadReport};
 use super::token::AdminToken;
 use crate::config::ConfigErrors;
 use crate::plugins::PluginRegistry;
+use crate::request::explain::{Supposed, model::Explanation};
 use crate::tasks::Tasks;
 
 /// The outcome of a reload, when it is there.
 pub type Reloading = Pin<Box<dyn Future<Output = Result<ReloadReport, ConfigErrors>> + Send>>;
+
+/// An explanation, when it is there.
+pub type Explaining = Pin<Box<dyn Future<Output = Explanation> + Send>>;
 
 /// Further forms of a URL that is purged.
 pub type ResolveUrl = dyn Fn(&PurgeUrl) -> Vec<Selector> + Send + Sync;
@@ -42,6 +46,10 @@ pub struct AdminState {
     /// Under which other URLs responses to this one are stored, because the route's plugin rewrites the query. The URL as
     /// it was given is purged in any case.
     pub resolve_url: Arc<ResolveUrl>,
+    /// Says what would become of a request, and why.
+    pub explain: Arc<dyn Fn(Supposed) -> Explaining + Send + Sync>,
+    /// Fields that a request on the data port may have.
+    pub header_count_max: usize,
 }
 
 /// A URL to purge, taken apart the way the key of a request is.

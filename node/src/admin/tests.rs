@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::config::{ConfigError, ConfigErrors};
 use crate::plugins::tests::{COMPONENT_MAGIC, component, registry};
+use crate::request::explain::{Supposed, model::Explanation};
 use crate::tasks::Tasks;
 
 pub(crate) const TOKEN: &str = "a-token-for-the-tests";
@@ -119,7 +120,39 @@ async fn state(dir: &std::path::Path) -> AdminState {
         ready: Arc::new(|| Ok(())),
         sites: Arc::new(|| vec!["shop".to_owned(), "api".to_owned()]),
         resolve_url: Arc::new(|_| Vec::new()),
+        explain: Arc::new(|supposed| Box::pin(async move { explanation(&supposed) })),
+        header_count_max: 100,
     }
+}
+
+/// What a node might say, with as much of the request as shows that it arrived.
+fn explanation(supposed: &Supposed) -> Explanation {
+    let host = supposed.headers["host"].to_str().expect("text");
+    let step = format!("request: {} {}://{host}{}", supposed.method, supposed.scheme, supposed.target);
+    let decision = json!({
+        "action": "refused", "cache_status": "brim; detail=no-site", "detail": "no-site", "status": 421,
+        "steps": [step, "decision: refused"],
+    });
+    let request = json!({
+        "method": "GET", "scheme": "http", "authority": host, "path": "/", "query": null, "directives": [],
+    });
+    let purge = json!({"position": 0, "was_purged": false});
+    serde_json::from_value(json!({"request": request, "purge": purge, "candidates": [], "decision": decision}))
+        .expect("an explanation")
+}
+
+#[tokio::test]
+async fn a_request_to_be_explained_arrives_whole_or_is_refused() {
+    let admin = TestAdmin::start().await;
+    let explain = async |content: Value| admin.call("POST", "/v1/explain", content).await;
+    let answer = explain(json!({"url": "https://a.example/b?c", "method": "HEAD"})).await.expect(200);
+    assert_eq!(answer["decision"]["steps"][0], "request: HEAD https://a.example/b?c");
+    let url = "http://a/";
+    explain(json!({})).await.refused(400, "missing field `url`");
+    explain(json!({"url": url, "header": {}})).await.refused(400, "unknown field `header`");
+    explain(json!({"url": url, "headers": {"a": 1}})).await.refused(400, "a string, or a list of strings");
+    explain(json!({"url": "/"})).await.refused(422, "absolute");
+    explain(json!({"url": url, "headers": {"a": "\n"}})).await.refused(422, "no value of a");
 }
 
 #[tokio::test]
@@ -159,7 +192,7 @@ async fn every_listed_call_is_there_and_others_say_what_is() {
         let Answer(_, _, json) = admin.call(method, &path, Value::Null).await;
         assert!(!["unknown_call", "method"].contains(&json["code"].as_str().unwrap_or_default()), "{method} {path}");
     }
-    for path in ["/", "/v1", "/v1/explain", "/v1/jobs", "/v1/warm"] {
+    for path in ["/", "/v1", "/v1/jobs", "/v1/warm"] {
         admin.call("POST", path, Value::Null).await.refused(404, "POST /v1/purges");
     }
     let request = Request::delete("/v1/plugins/rule").header("authorization", format!("Bearer {TOKEN}"));

@@ -31,6 +31,8 @@ pub enum Command {
     Purge(PurgeArgs),
     /// Make, build, upload and switch plugins
     Plugin(PluginArgs),
+    /// Show what a running node would do with a request, and why
+    Explain(ExplainArgs),
     /// Show the figures of a running node
     Status(StatusArgs),
     /// Compile the component on stdin to stdout, within limits (the node calls this)
@@ -142,6 +144,31 @@ pub struct StatusArgs {
     /// Which node.
     #[command(flatten)]
     pub client: ClientOptions,
+}
+
+/// `brim explain`.
+#[derive(Debug, Clone, Args)]
+pub struct ExplainArgs {
+    /// The URL as clients ask for it
+    pub url: String,
+    /// The method
+    #[arg(short = 'X', long, value_name = "METHOD", default_value = "GET")]
+    pub method: String,
+    /// A field of the request; may be given several times. Host stands in for the URL's authority
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    pub headers: Vec<(String, String)>,
+    /// The content, for a QUERY
+    #[arg(short = 'd', long = "data", value_name = "TEXT")]
+    pub content: Option<String>,
+    /// Which node.
+    #[command(flatten)]
+    pub client: ClientOptions,
+}
+
+/// `Name: value`; the node checks both.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("it must look like `Name: value`")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// `brim purge`.
@@ -307,6 +334,18 @@ mod tests {
     }
 
     #[test]
+    fn a_request_to_be_explained_is_written_as_for_curl() {
+        let Command::Explain(asked) =
+            parse("brim explain http://a/ -X HEAD -H A:1 --header B:2:3 --json").expect("a request").command
+        else {
+            panic!("explain")
+        };
+        assert_eq!((asked.method.as_str(), asked.client.json), ("HEAD", true));
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(asked.headers, [header("A", "1"), header("B", "2:3")]);
+    }
+
+    #[test]
     fn the_admin_api_is_expected_where_a_node_puts_it() {
         let Command::Status(status) = parse("brim status").expect("status").command else { panic!("status") };
         assert_eq!(status.client.admin, "http://127.0.0.1:9900");
@@ -318,7 +357,9 @@ mod tests {
             "brim",
             "brim serve",
             "brim warm",
-            "brim explain http://a/",
+            "brim explain",
+            "brim explain http://a/ -H novalue",
+            "brim explain http://a/ http://b/",
             "brim plugin test",
             "brim purge",
             "brim purge url",

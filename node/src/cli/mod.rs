@@ -11,6 +11,7 @@ mod args;
 mod check;
 mod client;
 mod error;
+mod explain;
 mod plugin;
 mod print;
 mod purge;
@@ -22,7 +23,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use args::{
-    Cli, ClientOptions, Command, DemoArgs, DemoOriginArgs, LogFormatArg, PluginCommand, PurgeCommand, ServeArgs,
+    Cli, ClientOptions, Command, DemoArgs, DemoOriginArgs, ExplainArgs, LogFormatArg, PluginCommand, PurgeCommand,
+    ServeArgs,
 };
 
 use error::CliError;
@@ -49,6 +51,7 @@ fn execute(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::DemoOrigin(args) => crate::demo::run_origin(&args).map_err(CliError::failed),
         Command::Purge(args) => purge::run(&args),
         Command::Plugin(args) => plugin::run(&args.command),
+        Command::Explain(args) => explain::run(&args),
         Command::Status(args) => status::run(&args.client),
         Command::CompilePlugin => return crate::plugins::compile_in_child(),
     };

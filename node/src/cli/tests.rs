@@ -72,6 +72,17 @@ async fn a_plugin_is_pushed_switched_and_rolled_back() {
 }
 
 #[tokio::test]
+async fn a_request_is_explained() {
+    let admin = TestAdmin::start().await;
+    let node = format!("--admin http://{} --token {TOKEN}", admin.address);
+    assert_eq!(brim(&format!("explain http://a/ -H Accept:*/* {node}")).await, 0);
+    assert_eq!(brim(&format!("explain http://a/ -X HEAD --json {node}")).await, 0);
+    assert_eq!(brim(&format!("explain not-a-url {node}")).await, 1);
+    assert_eq!(brim(&format!("explain http://a/ -X G\u{e9}T {node}")).await, 1);
+    assert_eq!(brim(&format!("explain http://a/ -H novalue {node}")).await, 2);
+}
+
+#[tokio::test]
 async fn what_the_client_cannot_do_says_so() {
     let admin = TestAdmin::start().await;
     let address = admin.address;

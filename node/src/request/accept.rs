@@ -6,20 +6,20 @@
 //!
 //! Not here: sizes and counts of a head, which the listener limits; which fields are forwarded (`forward`).
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use brim_semantics::RequestDirectives;
 use bytes::Bytes;
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TE, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::error::{BadRequest, RequestError};
 use crate::config::UpgradePolicy;
-use crate::listen::ConnectionInfo;
+use crate::listen::{ConnectionInfo, Protocol};
 use crate::origin::Expectation;
 
 /// A request as the stages see it.
@@ -67,12 +67,7 @@ impl Inbound {
         let (mut parts, content) = request.into_parts();
         let has_content = !content.is_end_stream();
         join_cookies(&mut parts.headers, parts.version);
-        let is_upgrade = parts.version == Version::HTTP_11 && wants_upgrade(&parts.headers);
-        let takes_trailers = takes_trailers(&parts.headers);
-        // An upgrade goes past every key, and needs these fields for its own.
-        if !is_upgrade && parts.headers.contains_key(CONNECTION) {
-            brim_semantics::strip_hop_by_hop(&mut parts.headers);
-        }
+        let (is_upgrade, takes_trailers) = strip_connection_fields(&mut parts.headers, parts.version);
         let expectation = (has_content && expects_continue(&parts.headers, parts.version)).then(Arc::default);
         let inbound = Self {
             method: parts.method,
@@ -94,6 +89,41 @@ impl Inbound {
             expectation,
         };
         (inbound, content)
+    }
+
+    /// A request that nobody sent, to be explained: as an HTTP/1.1 client would send it over `scheme`, `target` in origin-form
+    /// and `Host` among the fields. Content is what the fields announce.
+    pub(super) fn supposed(
+        method: Method,
+        scheme: &'static str,
+        target: Uri,
+        mut headers: HeaderMap,
+        content: Bytes,
+    ) -> Self {
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let has_content =
+            !content.is_empty() || headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length > 0);
+        let (is_upgrade, takes_trailers) = strip_connection_fields(&mut headers, Version::HTTP_11);
+        let client = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            scheme,
+            authority: Box::default(),
+            uri: target,
+            query_replaced: None,
+            directives: RequestDirectives::parse(&headers),
+            is_upgrade,
+            takes_trailers,
+            has_content,
+            query_content: (method.as_str() == "QUERY").then_some(content),
+            headers,
+            version: Version::HTTP_11,
+            client,
+            connection: Arc::new(ConnectionInfo::new(client, client, None, Protocol::Http1)),
+            on_upgrade: None,
+            content_count: None,
+            expectation: None,
+            method,
+        }
     }
 
     /// The path as sent.
@@ -123,6 +153,17 @@ impl Inbound {
     pub fn is_query(&self) -> bool {
         self.method.as_str() == "QUERY"
     }
+}
+
+/// Takes out the fields of this hop. Whether they ask for another protocol, and whether they take trailers.
+fn strip_connection_fields(headers: &mut HeaderMap, version: Version) -> (bool, bool) {
+    let is_upgrade = version == Version::HTTP_11 && wants_upgrade(headers);
+    let takes_trailers = takes_trailers(headers);
+    // An upgrade goes past every key, and needs these fields for its own.
+    if !is_upgrade && headers.contains_key(CONNECTION) {
+        brim_semantics::strip_hop_by_hop(headers);
+    }
+    (is_upgrade, takes_trailers)
 }
 
 fn takes_trailers(headers: &HeaderMap) -> bool {

@@ -170,6 +170,19 @@ impl Flights {
         None
     }
 
+    /// The reason and what is left of the time, while [`Flights::remember_unshared`] holds; for explanations.
+    pub fn unshared_for(&self, key: &FlightKey) -> Option<(&'static str, Duration)> {
+        let (until, reason) = self.0.unshared.peek(key)?;
+        let left = until.checked_duration_since(Instant::now())?;
+        (!left.is_zero()).then_some((reason, left))
+    }
+
+    /// How many requests wait for the fetch of `key`; none: nobody fetches it. For explanations.
+    pub fn waiters_of(&self, key: &FlightKey) -> Option<usize> {
+        let shard = self.0.shard(key).lock();
+        shard.get(key).map(|flight| flight.waiters_count.load(Ordering::Acquire))
+    }
+
     /// Forgets what [`Flights::remember_unshared`] remembered: a response of this key was stored.
     pub fn forget_unshared(&self, key: &FlightKey) {
         if !self.0.unshared.is_empty() {
@@ -306,10 +319,12 @@ mod tests {
         let filler = permit(flights.join(KEY));
         let mut first = waiter(flights.join(KEY));
         let mut second = waiter(flights.join(KEY));
+        assert_eq!(flights.waiters_of(&KEY), Some(2));
         filler.resolve(Landing::Declined);
         assert!(matches!(first.landing(SOON).await, Some(Landing::Declined)));
         assert!(matches!(second.landing(SOON).await, Some(Landing::Declined)));
         assert!(flights.is_empty());
+        assert_eq!(flights.waiters_of(&KEY), None);
     }
 
     #[tokio::test]
@@ -360,8 +375,10 @@ mod tests {
     async fn an_unshared_key_does_not_collapse_until_it_is_forgotten() {
         let flights = Flights::default();
         flights.remember_unshared(KEY, "private");
+        assert!(flights.unshared_for(&KEY).is_some_and(|(reason, left)| reason == "private" && left <= UNSHARED_FOR));
         assert!(matches!(flights.join(KEY), Join::Unshared("private")));
         flights.forget_unshared(&KEY);
+        assert_eq!(flights.unshared_for(&KEY), None);
         permit(flights.join(KEY));
     }
 

@@ -205,18 +205,12 @@ impl Cache {
         permit: Permit,
         exchange: &Exchange,
     ) -> Result<Fetch, RequestError> {
-        let ask = &errand.ask;
-        let purpose = match &errand.need {
-            Need::Validate(held, _) => Purpose::Validate(held.newest(), ask),
-            Need::Select(others, _) => Purpose::Select(others, ask),
-            Need::Fetch(_) | Need::Complete(_) => Purpose::Fill(ask),
-        };
         let (flight, permit) = match permit {
             Permit::Fill(permit) => (permit.key(), Some(permit)),
             Permit::Alone(flight) => (flight, None),
         };
         let content = inbound.query_content.clone().map_or_else(ForwardBody::empty, ForwardBody::full);
-        let request = forward::request(inbound, purpose, exchange.keyed_fields(), content)?;
+        let request = forward::request(inbound, errand.purpose(), exchange.keyed_fields(), content)?;
         let plugin = exchange.plugin.as_ref().map(|active| active.plugin.digest());
         let target = forward::target(inbound)?;
         Ok(Fetch {
@@ -224,7 +218,7 @@ impl Cache {
             flight,
             permit,
             request,
-            ask: ask.clone(),
+            ask: errand.ask.clone(),
             needed_of_gap: errand.needed_of_gap(),
             offers: errand.need.offers(),
             is_validation: errand.need.held().is_some(),
@@ -318,6 +312,7 @@ impl Cache {
     }
 }
 
-fn flight_key(key: &CacheKey, variant: u64, inbound: &Inbound) -> FlightKey {
+/// What a request for `variant` of `key` collapses on.
+pub(super) fn flight_key(key: &CacheKey, variant: u64, inbound: &Inbound) -> FlightKey {
     FlightKey { key: key.hash(), variant, is_authorized: inbound.headers.contains_key(AUTHORIZATION) }
 }

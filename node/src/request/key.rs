@@ -131,16 +131,7 @@ fn by_plugin(
         return Keyed::Bypass(Bypass::PluginMissing);
     };
     exchange.plugin = Some(active.clone());
-    let request = KeyRequest {
-        // A HEAD has the key of its GET, or a stored GET could not answer it.
-        method: if inbound.query_content.is_some() { inbound.method.as_str() } else { Method::GET.as_str() },
-        scheme: inbound.scheme,
-        authority: &inbound.authority,
-        path: inbound.uri.path(),
-        query: inbound.uri.query(),
-        headers: &inbound.headers,
-    };
-    let decision = match active.plugin.cache_key(&request) {
+    let decision = match active.plugin.cache_key(&key_request(inbound)) {
         Ok(decision) => decision,
         Err(fault) => {
             if let Some(held_back) = route.plugin_faults.admit() {
@@ -156,6 +147,19 @@ fn by_plugin(
     match &decision.bypass {
         Some(reason) => Keyed::Bypass(Bypass::PluginBypass(reason.clone())),
         None => build(route, inbound, Some(active.plugin.digest()), &decision.parts),
+    }
+}
+
+/// A request as a key rule is asked about it: with the client's own query.
+pub(super) fn key_request(inbound: &Inbound) -> KeyRequest<'_> {
+    KeyRequest {
+        // A HEAD has the key of its GET, or a stored GET could not answer it.
+        method: if inbound.query_content.is_some() { inbound.method.as_str() } else { Method::GET.as_str() },
+        scheme: inbound.scheme,
+        authority: &inbound.authority,
+        path: inbound.uri.path(),
+        query: inbound.uri.query(),
+        headers: &inbound.headers,
     }
 }
 
@@ -181,6 +185,9 @@ fn build(route: &Route, inbound: &Inbound, rule: Option<Digest>, parts: &[KeyPar
         Err(_too_long) => Keyed::Bypass(Bypass::KeyTooLong),
     }
 }
+
+/// How many parts [`query_parts`] are.
+pub(super) const QUERY_PARTS: usize = 4;
 
 /// What a QUERY asks: always the last parts of its key, so that no plugin's part can stand for one of them.
 fn query_parts(headers: &HeaderMap, content: &[u8]) -> Vec<KeyPart> {

@@ -86,7 +86,8 @@ pub fn find_in_memory(
     }
 }
 
-fn select(
+/// What the variants of a key, newest first, are for a request.
+pub(super) fn select(
     store: &Store,
     variants: &[Arc<StoredResponse>],
     inbound: &Inbound,

@@ -16,6 +16,7 @@ mod content;
 mod entry;
 pub mod error;
 pub mod exchange;
+pub mod explain;
 mod fetch;
 mod fill;
 pub mod forward;

@@ -8,6 +8,7 @@ use brim_store::StoredResponse;
 
 use super::accept::Inbound;
 use super::exchange::Exchange;
+use super::forward::Purpose;
 use super::lookup::{self, Absent};
 use super::partial::{Ask, Gap, Parts};
 use super::respond::Answer;
@@ -27,6 +28,14 @@ impl Held {
         match self {
             Self::Whole(stored) => stored,
             Self::Parts(parts) => parts.newest(),
+        }
+    }
+
+    /// All that the answer is made of, the newest first.
+    pub(super) fn all(&self) -> Vec<Arc<StoredResponse>> {
+        match self {
+            Self::Whole(stored) => vec![stored.clone()],
+            Self::Parts(parts) => parts.all().map(|(_, stored)| stored.clone()).collect(),
         }
     }
 
@@ -92,6 +101,15 @@ impl Errand {
             Need::Select(_, variant) => *variant,
             Need::Validate(held, _) => lookup::variant_of(held.newest(), inbound),
             Need::Complete(parts) => lookup::variant_of(parts.newest(), inbound),
+        }
+    }
+
+    /// What the forward request is for.
+    pub(super) fn purpose(&self) -> Purpose<'_> {
+        match &self.need {
+            Need::Validate(held, _) => Purpose::Validate(held.newest(), &self.ask),
+            Need::Select(others, _) => Purpose::Select(others, &self.ask),
+            Need::Fetch(_) | Need::Complete(_) => Purpose::Fill(&self.ask),
         }
     }
 

@@ -70,7 +70,8 @@ impl Parts {
         Self { newest: freshened, ..self.clone() }
     }
 
-    fn all(&self) -> impl Iterator<Item = (Part, &Arc<StoredResponse>)> {
+    /// Each with its place, the newest first.
+    pub fn all(&self) -> impl Iterator<Item = (Part, &Arc<StoredResponse>)> {
         std::iter::once(&self.newest).chain(&self.others).filter_map(|one| Some((one.head.part?, one)))
     }
 

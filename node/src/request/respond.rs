@@ -94,7 +94,8 @@ pub(super) fn to_client(cache: &Cache, inbound: Inbound, answer: Answer, exchang
     leave(cache, inbound, exchange, response)
 }
 
-fn answered(inbound: &Inbound, answer: Answer, now: SystemTime) -> Response<ResponseBody> {
+/// The answer as the client gets it, but for what says how it came about.
+pub(super) fn answered(inbound: &Inbound, answer: Answer, now: SystemTime) -> Response<ResponseBody> {
     match answer {
         Answer::Stored(stored) => from_stored(inbound, stored, now),
         Answer::Following(growing) => {
@@ -175,7 +176,7 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-fn cache_status(exchange: &Exchange) -> CacheStatus<'_> {
+pub(super) fn cache_status(exchange: &Exchange) -> CacheStatus<'_> {
     let mut status = match exchange.outcome {
         Outcome::Hit => CacheStatus::hit(),
         Outcome::Forward(reason) => CacheStatus::forward(reason),

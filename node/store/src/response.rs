@@ -189,6 +189,11 @@ impl StoredResponse {
         self.bytes.clone()
     }
 
+    /// Whether the body is wholly in memory. Asking does not count as a use, so that it can be asked for an explanation.
+    pub fn is_body_in_memory(&self) -> bool {
+        self.bytes.is_some()
+    }
+
     /// The body from its first byte.
     pub fn read(&self) -> BodyReader {
         self.read_range(0..self.body.length)

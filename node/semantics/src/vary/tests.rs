@@ -233,3 +233,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn fields_are_compared_one_by_one_for_explanations() {
+    let stored = nominated(
+        &["Accept-Language, X-Same, X-Gone, X-New"],
+        &[("accept-language", "de;q=0.50"), ("x-same", "1"), ("x-gone", "1")],
+    );
+    let request = headers(&[("accept-language", "EN"), ("x-same", " 1"), ("x-new", "1")]);
+    let compared: Vec<_> = stored
+        .compared(&request)
+        .map(|field| (field.name.as_str(), field.stored, field.asked.map(Cow::into_owned), field.matches))
+        .collect();
+    let expected = [
+        ("accept-language", Some(&b"de;q=0.5"[..]), Some(b"en".to_vec()), false),
+        ("x-gone", Some(b"1"), None, false),
+        ("x-new", None, Some(b"1".to_vec()), false),
+        ("x-same", Some(b"1"), Some(b"1".to_vec()), true),
+    ];
+    assert_eq!(compared, expected);
+}
