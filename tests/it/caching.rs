@@ -399,10 +399,7 @@ async fn stale_response_is_served_while_one_validation_runs() {
     assert!(answers.iter().all(|answer| answer.content() == "v1" && answer.cache_status().hit));
     origin.wait_for_requests("/a", 2).await;
     gate.open();
-    brim_tests::eventually("the new response is stored", async || {
-        (node.get("/a").await.content() == "v2").then_some(())
-    })
-    .await;
+    eventually("the new response is stored", async || (node.get("/a").await.content() == "v2").then_some(())).await;
     origin.assert_requests("/a", 2).await;
 }
 
@@ -523,7 +520,7 @@ async fn an_abandoned_write_invalidates_too() {
     leaving.abort();
     assert!(leaving.await.is_err(), "it left before its answer");
     gate.open();
-    brim_tests::eventually("the write shows", async || (node.get("/a").await.content() == "v2").then_some(())).await;
+    eventually("the write shows", async || (node.get("/a").await.content() == "v2").then_some(())).await;
 }
 
 /// DESIGN: a GET with content goes past the cache; its content is not in the key.

@@ -428,3 +428,25 @@ async fn random_ranges_are_never_mixed_up() {
         }
     }
 }
+
+/// The client that caused a long fetch leaves just as its head arrives: those who wait still get it, with one fetch.
+#[tokio::test]
+async fn a_long_fill_goes_on_for_those_who_have_yet_to_join() {
+    let origin = FakeOrigin::start().await;
+    let node = Arc::new(node_of(&origin, "[store]\nfinish_unread = \"64KiB\"\n").await);
+    for round in 0..8 {
+        let (path, gate) = (format!("/long?{round}"), Gate::new());
+        let long = ok("").then_repeat(vec![7_u8; 1 << 16], 64).cache_control("max-age=60");
+        origin.serve(&path, long.held_by(&gate));
+        let leaving = tokio::spawn(node.http2().ask(Method::GET, &path).try_send());
+        origin.wait_for_requests(&path, 1).await;
+        let waiting: Vec<_> = (0..8).map(|_| tokio::spawn(node.http2().ask(Method::GET, &path).send())).collect();
+        eventually("they wait", async || (node.waiting() == 8).then_some(())).await;
+        leaving.abort();
+        gate.open();
+        for waiter in waiting {
+            assert_eq!(waiter.await.unwrap().content.len(), 64 << 16);
+        }
+        origin.assert_requests(&path, 1).await;
+    }
+}

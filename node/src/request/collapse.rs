@@ -208,8 +208,9 @@ impl Flights {
 
     fn depart(&self, shard: &mut HashMap<FlightKey, Flight>, key: FlightKey) -> FillPermit {
         let (sender, landing) = watch::channel(None);
-        shard.insert(key, Flight { landing, waiters_count: Arc::default() });
-        FillPermit { key, landing: sender, table: self.0.clone() }
+        let waiters_count = Arc::<AtomicUsize>::default();
+        shard.insert(key, Flight { landing, waiters_count: waiters_count.clone() });
+        FillPermit { key, landing: sender, waiters_count, table: self.0.clone() }
     }
 }
 
@@ -225,6 +226,7 @@ impl Table {
 pub struct FillPermit {
     key: FlightKey,
     landing: watch::Sender<Option<Landing>>,
+    waiters_count: Arc<AtomicUsize>,
     table: Arc<Table>,
 }
 
@@ -232,6 +234,11 @@ impl FillPermit {
     /// What is being fetched.
     pub fn key(&self) -> FlightKey {
         self.key
+    }
+
+    /// True while some of those who wait have not yet looked at what was announced.
+    pub fn has_waiters(&self) -> bool {
+        self.waiters_count.load(Ordering::Acquire) > 0
     }
 
     /// Tells the waiters. The flight stays joinable until the permit is dropped, so that late requests can still follow.

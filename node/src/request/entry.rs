@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use brim_semantics::{CacheKey, Nominated, Part, Qualified, Refusal, RequestFacts, ResponseDirectives, Storable};
-use brim_store::{Fill, Finished, Found, Position, ResponseHead, Scope, StoredResponse};
+use brim_store::{Fill, FillError, Finished, Found, Position, ResponseHead, Scope, StoredResponse};
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
+use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::accept::Inbound;
@@ -138,7 +139,7 @@ impl Entry {
         let nominated =
             Nominated::of(fields, &self.inbound_headers).map_err(|_| Declined::Refused(Refusal::VaryStar))?;
         let part = Part::of_response(status, fields);
-        let length = http_body::Body::size_hint(response.body()).exact().or(part.map(|part| part.len()));
+        let length = response.body().size_hint().exact().or(part.map(|part| part.len()));
         let object_max = self.cache.snapshot.load().config.store.object_max;
         if length.is_some_and(|length| length > object_max) {
             return Err(Declined::TooLarge);
@@ -227,8 +228,12 @@ impl Entry {
         fill.finish(selected.trailers().cloned()).await;
     }
 
-    /// Moves the origin's content into a fill. True: it is stored.
-    pub(super) async fn pump(&self, mut fill: Fill, mut content: OriginBody) -> bool {
+    /// Moves the origin's content into a fill. True: it is stored. While somebody `is_joining`, it counts as read.
+    pub(super) async fn pump(&self, mut fill: Fill, mut content: OriginBody, is_joining: impl Fn() -> bool) -> bool {
+        let following = fill.follower();
+        // Of the last byte only: until that comes it holds nothing back.
+        let last = content.size_hint().exact().map_or(u64::MAX, |length| length.max(1)) - 1;
+        let mut place_holder = if is_joining() { following.read_range(last..last + 1) } else { None };
         let mut trailers = None;
         while let Some(frame) = content.frame().await {
             let frame = match frame {
@@ -238,10 +243,13 @@ impl Entry {
                     return false;
                 }
             };
+            if place_holder.is_some() && !is_joining() {
+                place_holder = None;
+            }
             match frame.into_data() {
                 Ok(data) => {
                     if let Err(error) = fill.append(data).await {
-                        tracing::warn!(target = %self.target, %error, "fill aborted");
+                        self.note_abort(&error);
                         return false;
                     }
                 }
@@ -257,6 +265,13 @@ impl Entry {
                 tracing::debug!(target = %self.target, ?reason, "response not stored");
                 false
             }
+        }
+    }
+
+    fn note_abort(&self, error: &FillError) {
+        match error {
+            FillError::Unwanted => tracing::debug!(target = %self.target, %error, "fill ended"),
+            FillError::TooLong(_) => tracing::warn!(target = %self.target, %error, "fill aborted"),
         }
     }
 

@@ -222,7 +222,7 @@ impl Cache {
             needed_of_gap: errand.needed_of_gap(),
             offers: errand.need.offers(),
             is_validation: errand.need.held().is_some(),
-            is_background: false,
+            is_background: errand.fetches_ahead(),
         })
     }
 

@@ -108,7 +108,8 @@ impl Fetch {
                     let _ = reply.send(report(Filled::Following(growing, withheld)));
                 }
                 self.announce(Landing::Following(following));
-                if self.entry.pump(fill, forwarded.response.into_body()).await {
+                let is_joining = || self.permit.as_ref().is_some_and(FillPermit::has_waiters);
+                if self.entry.pump(fill, forwarded.response.into_body(), is_joining).await {
                     cache.flights.forget_unshared(&self.flight);
                 }
             }

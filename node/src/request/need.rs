@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use brim_semantics::{ForwardReason, Why};
+use brim_semantics::{ForwardReason, RangeDecision, Why};
 use brim_store::StoredResponse;
 
 use super::accept::Inbound;
@@ -113,6 +113,14 @@ impl Errand {
         }
     }
 
+    /// Whether more is fetched than the request needs: all of a short representation. Nobody reads the rest of it.
+    pub(super) fn fetches_ahead(&self) -> bool {
+        match (&self.need, &self.ask) {
+            (Need::Complete(parts), Ask::Whole | Ask::Range(_)) => parts.wanted != RangeDecision::Whole,
+            _ => false,
+        }
+    }
+
     /// The gap to fill, and the parts around it.
     pub(super) fn completes(&self) -> Option<(&Parts, &Gap)> {
         match (&self.need, &self.ask) {
@@ -125,7 +133,7 @@ impl Errand {
     pub(super) fn needed_of_gap(&self) -> Option<Range<u64>> {
         let (parts, gap) = self.completes()?;
         let wanted = match &parts.wanted {
-            brim_semantics::RangeDecision::One(range) => range.clone(),
+            RangeDecision::One(range) => range.clone(),
             _ => 0..parts.complete_length(),
         };
         Some(gap.range.start.max(wanted.start)..gap.range.end.min(wanted.end))

@@ -53,7 +53,7 @@ pub(super) fn keep(
     exchange.ttl_s = Some(growing.following.head().meta.ttl_seconds(times.response));
     let (parts, content) = response.into_parts();
     cache.tasks.spawn("post", async move {
-        entry.pump(fill, content).await;
+        entry.pump(fill, content, || false).await;
     });
     // The client gets what the origin sent to it, the withheld fields among it.
     drop(withheld);
