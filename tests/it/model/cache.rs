@@ -280,16 +280,16 @@ impl Cache {
 
     /// §4.3.4.
     fn freshen(&mut self, exchange: &Exchange<'_>, stored: &Stored, update: &Response, how: How) -> Expected {
+        let other_secret = line(&update.fields, SECRET).map(str::to_owned);
         match self.updated(exchange, stored, update) {
             Ok(fresh) => {
                 let expected = from_store(&fresh, exchange, how);
                 // A variant that the origin has named for another request is that request's variant too.
                 let nominated = nominated(line(&fresh.fields, "vary").unwrap_or_default(), exchange.ask);
                 self.put(fresh.clone());
-                if nominated != fresh.nominated {
+                if how == How::Miss && nominated != fresh.nominated {
                     self.put(Stored { nominated, ..fresh });
                 }
-                let other_secret = line(&update.fields, SECRET).map(str::to_owned);
                 Expected { is_stored: true, other_secret, ..expected }
             }
             Err(refusal) => {
@@ -297,7 +297,7 @@ impl Cache {
                 if refusal == Refusal::Response {
                     self.stored.retain(|one| one.url != stored.url);
                 }
-                Expected { ttl: None, ..from_store(stored, exchange, how) }
+                Expected { ttl: None, other_secret, ..from_store(stored, exchange, how) }
             }
         }
     }
@@ -315,10 +315,10 @@ impl Cache {
         if let Some(refusal) = refusal(stored.status, &fields, &facts, &exchange.wishes, ask.is_authorized) {
             return Err(refusal);
         }
-        // The node's choice: nominated fields are those of the request that fetched it (§4.1), and of that no others are known.
-        let nominates =
-            |nominated: &[(String, Option<String>)]| nominated.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-        if nominates(&nominated(line(&fields, "vary").unwrap_or_default(), ask)) != nominates(&stored.nominated) {
+        // Nominated fields are those of the request that fetched it (§4.1), and of that no others are known.
+        let known = |name: &String| stored.nominated.iter().any(|(known, _)| known == name);
+        let nominates = nominated(line(&fields, "vary").unwrap_or_default(), ask);
+        if nominates.iter().any(|(name, _)| !known(name)) {
             return Err(Refusal::Response);
         }
         let fields = stored_part(&fields, &facts);
@@ -386,7 +386,8 @@ impl Cache {
 
     /// §4.3.5.
     fn after_head(&mut self, exchange: &Exchange<'_>, stored: &Stored, head: &Response) {
-        if !is_described(&head.fields, head.content.len(), &stored.fields, stored.content.len()) {
+        if stored.status != 200 || !is_described(&head.fields, head.content.len(), &stored.fields, stored.content.len())
+        {
             self.stored.retain(|one| one.url != stored.url);
             return;
         }

@@ -370,7 +370,13 @@ pub(super) fn is_described(head: &Fields, length: usize, stored: &Fields, stored
 /// §3.2: the fields of a 304 (or of a HEAD response) take the place of the stored ones.
 pub(super) fn updated(stored: &Fields, update: &Fields) -> Vec<(&'static str, String)> {
     const KEPT: [&str; 2] = ["set-cookie", "age"];
-    let replaces = |name: &str| !KEPT.contains(&name) && line(update, name).is_some();
+    // The node's choice: a weak tag stays weak, for the stored content was never said to be the same byte for byte.
+    let stays_weak = match (line(stored, "etag"), line(update, "etag")) {
+        (Some(then), Some(now)) => then.starts_with("W/") && opaque(then) == opaque(now),
+        _ => false,
+    };
+    let replaces =
+        |name: &str| !KEPT.contains(&name) && (name != "etag" || !stays_weak) && line(update, name).is_some();
     let kept = stored.iter().filter(|(name, _)| !replaces(name));
     kept.chain(update.iter().filter(|(name, _)| replaces(name))).cloned().collect()
 }
