@@ -118,7 +118,7 @@ pub(super) enum Source {
     /// A complete stored response.
     Stored(Arc<StoredResponse>),
     /// Stored parts, and the one that is being fetched.
-    Parts(Parts, Option<Growing>),
+    Parts(Box<Parts>, Option<Box<Growing>>),
 }
 
 impl Source {
@@ -137,7 +137,7 @@ impl Source {
                         if gap.start != at || gap.end > range.end {
                             return None;
                         }
-                        pieces.push(Piece::Reader(growing.take()?.into_reader()));
+                        pieces.push(Piece::Reader(Box::new(growing.take()?.into_reader())));
                         at = gap.end;
                         continue;
                     }
@@ -228,7 +228,7 @@ fn boundary() -> String {
 /// A run of bytes of a body.
 enum Piece {
     Text(Bytes),
-    Reader(BodyReader),
+    Reader(Box<BodyReader>),
 }
 
 impl Piece {
@@ -237,7 +237,7 @@ impl Piece {
             let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
             (end <= content.len()).then(|| content.slice(start..end))
         });
-        in_memory.map_or_else(|| Self::Reader(stored.read_range(range)), Self::Text)
+        in_memory.map_or_else(|| Self::Reader(Box::new(stored.read_range(range))), Self::Text)
     }
 }
 

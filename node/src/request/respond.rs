@@ -102,7 +102,7 @@ pub(super) fn answered(inbound: &Inbound, answer: Answer, now: SystemTime) -> Re
             let following = growing.following.clone();
             from_head(inbound, following.head(), Content::Growing(growing), now)
         }
-        Answer::Assembled(parts, growing) => assembled(inbound, *parts, growing.map(|growing| *growing), now),
+        Answer::Assembled(parts, growing) => assembled(inbound, parts, growing, now),
         Answer::With(answer, withheld) => {
             let mut response = answered(inbound, *answer, now);
             response.headers_mut().extend(*withheld);
@@ -254,7 +254,12 @@ fn not_modified(headers: HeaderMap) -> Response<ResponseBody> {
 }
 
 /// From stored parts; the newest head counts for all of them (RFC 9111 §3.4).
-fn assembled(inbound: &Inbound, parts: Parts, growing: Option<Growing>, now: SystemTime) -> Response<ResponseBody> {
+fn assembled(
+    inbound: &Inbound,
+    parts: Box<Parts>,
+    growing: Option<Box<Growing>>,
+    now: SystemTime,
+) -> Response<ResponseBody> {
     let (newest, arriving) = (parts.newest().clone(), growing.as_ref().map(|growing| growing.following.clone()));
     let head = arriving.as_ref().map_or(&newest.head, |following| following.head());
     conditional(inbound, head, StatusCode::OK, now, || {
