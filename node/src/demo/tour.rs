@@ -82,6 +82,14 @@ fn steps(https: u16, admin: SocketAddr, token_file: &Path, plugins: &[&str]) -> 
             look_at: "The receipt has a position in the durable log. After a soft purge: served once more with detail=soft-purged while it is validated, then fresh.",
         },
     ];
+    steps.push(Step {
+        title: "Why was that so? The decision, line by line, without asking the origin",
+        commands: vec![
+            brim(&format!("explain BASE/products/17 --admin http://{admin}")),
+            brim(&format!("explain BASE/products/17 -H 'Cache-Control: max-age=1' --admin http://{admin}")),
+        ],
+        look_at: "Key and where each part comes from, what is stored and why not, age and lifetime figure by figure.",
+    });
     if plugins.contains(&"tenant-key") {
         steps.push(Step {
             title: "A plugin shapes the key: the tenant counts, tracking parameters and order do not",
