@@ -65,6 +65,13 @@ impl Parts {
         self.complete_length
     }
 
+    /// Whether `freshened` is the newest of them as a validation left it, and not another request's newest part.
+    pub fn is_newest(&self, freshened: &StoredResponse) -> bool {
+        freshened.head.part == self.newest.head.part
+            && (self.others.is_empty()
+                || brim_semantics::has_same_strong_validator(&freshened.head.headers, &self.newest.head.headers))
+    }
+
     /// The same with the newest in its freshened form.
     pub fn with_newest(&self, freshened: Arc<StoredResponse>) -> Self {
         Self { newest: freshened, ..self.clone() }
@@ -132,6 +139,15 @@ pub struct Gap {
     validator: HeaderValue,
 }
 
+impl Gap {
+    /// Whether a part with these fields holds the bytes, and they are of the same representation (RFC 9111 §3.4).
+    pub fn is_filled_by(&self, part: &Part, headers: &HeaderMap) -> bool {
+        part.covers(&self.range)
+            && part.complete_length == self.complete_length
+            && brim_semantics::strong_validator(headers) == Some(&self.validator)
+    }
+}
+
 /// What of a representation a forward request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
@@ -161,8 +177,9 @@ impl Ask {
                     value.as_bytes().hash(&mut hasher);
                 }
             }
+            // The same bytes of another representation are not the same.
             Self::Range(gap) => {
-                gap.range.hash(&mut hasher);
+                (&gap.range, gap.complete_length, gap.validator.as_bytes()).hash(&mut hasher);
             }
         }
         hasher.finish()
@@ -200,9 +217,7 @@ impl Ask {
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
                 let part = Part::of_response(response.status(), response.headers());
-                let fits =
-                    part.is_some_and(|part| part.covers(&gap.range) && part.complete_length == gap.complete_length);
-                !fits || brim_semantics::strong_validator(response.headers()) != Some(&gap.validator)
+                !part.is_some_and(|part| gap.is_filled_by(&part, response.headers()))
             }
             StatusCode::NOT_MODIFIED | StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE => true,
             _ => false,

@@ -1,0 +1,65 @@
+//! What parts, gaps and conditions must never come to together: bytes of two representations, or a part for a whole
+//! (RFC 9110 §13.1.5, §15.3.7, RFC 9111 §3.4).
+
+use std::sync::Arc;
+
+use brim_tests::{FakeOrigin, Gate, Recorded, Reply, TestNode, eventually, ok};
+use http::Method;
+
+const DIGITS: &str = "0123456789";
+const LETTERS: &str = "abcdefghij";
+/// Nothing is small enough to be fetched whole.
+const LONG: &str = "[store]\nrange_whole_max = \"0B\"\n";
+
+async fn node_of(origin: &FakeOrigin, tables: &str) -> TestNode {
+    TestNode::start(&TestNode::config(origin, "", tables)).await
+}
+
+/// The bytes `range` of `content`, as a 206.
+fn part(content: &str, range: std::ops::Range<usize>, tag: &str) -> Reply {
+    let (first, last, length) = (range.start, range.end - 1, content.len());
+    let reply = ok(content[range].to_owned()).status(206).cache_control("max-age=60").etag(tag);
+    reply.header("content-range", &format!("bytes {first}-{last}/{length}"))
+}
+
+fn whole(content: &str, tag: &str) -> Reply {
+    ok(content.to_owned()).cache_control("max-age=60").etag(tag)
+}
+
+fn range_of(request: &Recorded) -> &str {
+    request.header("range").unwrap_or("")
+}
+
+/// Requests that lack the same bytes of different representations do not share a fetch.
+#[tokio::test]
+async fn gaps_of_different_representations_are_fetched_apart() {
+    let origin = FakeOrigin::start().await;
+    let gate = Gate::new();
+    let held = gate.clone();
+    origin.answer("/a", move |request| {
+        match (range_of(request), request.header("if-range"), request.header("if-none-match")) {
+            ("bytes=0-4", _, None) => part(DIGITS, 0..5, "\"1\""),
+            ("bytes=0-4", _, Some(_)) => part(LETTERS, 0..5, "\"2\""),
+            // Begun while the first representation was current.
+            ("bytes=5-", Some("\"1\""), _) => part(DIGITS, 5..10, "\"1\"").held_by(&held),
+            ("bytes=5-", Some("\"2\""), _) => part(LETTERS, 5..10, "\"2\""),
+            _ => whole(LETTERS, "\"2\""),
+        }
+    });
+    let node = Arc::new(node_of(&origin, LONG).await);
+    let get = || {
+        let node = node.clone();
+        tokio::spawn(async move { node.get("/a").await })
+    };
+    node.get_with("/a", "range", "bytes=0-4").await.assert_stored().assert_content("01234");
+    let first = get();
+    origin.wait_for_requests("/a", 2).await;
+    node.clock().advance(std::time::Duration::from_secs(61));
+    node.get_with("/a", "range", "bytes=0-4").await.assert_stored().assert_content("abcde");
+    let second = get();
+    eventually("it waits or is sent", async || (node.waiting() == 1 || origin.requests("/a").len() == 4).then_some(()))
+        .await;
+    gate.open();
+    first.await.unwrap().assert_status(200).assert_content(DIGITS);
+    second.await.unwrap().assert_status(200).assert_content(LETTERS);
+}
