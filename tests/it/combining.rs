@@ -63,3 +63,36 @@ async fn gaps_of_different_representations_are_fetched_apart() {
     first.await.unwrap().assert_status(200).assert_content(DIGITS);
     second.await.unwrap().assert_status(200).assert_content(LETTERS);
 }
+
+/// RFC 9110 §13.1.5: while a stale part is validated, the client's `If-Range` still says what it would go on with.
+#[tokio::test]
+async fn if_range_holds_also_where_a_part_is_validated() {
+    let origin = FakeOrigin::start().await;
+    origin.answer("/a", |request| match (request.header("if-none-match"), request.header("if-range")) {
+        (None, _) => part(DIGITS, 0..5, "\"1\""),
+        (Some(_), None | Some("\"2\"")) => part(LETTERS, 0..5, "\"2\""),
+        (Some(_), Some(_)) => whole(LETTERS, "\"2\""),
+    });
+    let node = node_of(&origin, LONG).await;
+    node.get_with("/a", "range", "bytes=0-4").await.assert_stored();
+    node.clock().advance(std::time::Duration::from_secs(61));
+    let resumed = node.ask(Method::GET, "/a").header("range", "bytes=0-4").header("if-range", "\"1\"").send().await;
+    resumed.assert_status(200).assert_content(LETTERS);
+}
+
+/// The same where other variants are stored, and the origin may name one of them.
+#[tokio::test]
+async fn if_range_holds_also_where_a_variant_is_selected() {
+    let origin = FakeOrigin::start().await;
+    origin.answer("/a", |request| {
+        match (request.header("x-kind"), request.header("range"), request.header("if-range")) {
+            (Some("digits"), ..) => whole(DIGITS, "\"1\"").vary("x-kind"),
+            (_, Some(_), None) => part(LETTERS, 0..5, "\"2\"").vary("x-kind"),
+            _ => whole(LETTERS, "\"2\"").vary("x-kind"),
+        }
+    });
+    let node = node_of(&origin, LONG).await;
+    node.get_with("/a", "x-kind", "digits").await.assert_stored();
+    let ask = node.ask(Method::GET, "/a").header("x-kind", "letters").header("range", "bytes=0-4");
+    ask.header("if-range", "\"0\"").send().await.assert_status(200).assert_content(LETTERS);
+}

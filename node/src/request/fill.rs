@@ -127,7 +127,7 @@ impl Fetch {
         self.offers.clear();
         let headers = self.request.headers_mut();
         forward::remove_conditions(headers);
-        self.ask.write_to(headers, &self.entry.inbound_headers, false);
+        self.ask.write_to(headers, &self.entry.inbound_headers);
     }
 
     /// Sends the request; once more, for the whole and without conditions, where the answer is none to what was asked.

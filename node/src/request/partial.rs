@@ -185,16 +185,16 @@ impl Ask {
         hasher.finish()
     }
 
-    /// Puts `Range` and `If-Range` into a forward request whose conditions have been taken out.
-    pub fn write_to(&self, forward: &mut HeaderMap, inbound: &HeaderMap, is_conditional: bool) {
+    /// Puts `Range` and `If-Range` into a forward request whose own have been taken out.
+    ///
+    /// The client's `If-Range` goes with its range also beside conditions about what is stored: those are evaluated first (RFC 9110
+    /// §13.2.2), and where they do not hold, a part is no answer to a client that has the beginning of something else.
+    pub fn write_to(&self, forward: &mut HeaderMap, inbound: &HeaderMap) {
         match self {
             Self::Whole => {}
             Self::AsAsked => {
                 forward.extend(inbound.get(RANGE).map(|range| (RANGE, range.clone())));
-                // `If-None-Match` says all there is to say of what is stored; both together say nothing clear.
-                if !is_conditional {
-                    forward.extend(inbound.get(IF_RANGE).map(|condition| (IF_RANGE, condition.clone())));
-                }
+                forward.extend(inbound.get(IF_RANGE).map(|condition| (IF_RANGE, condition.clone())));
             }
             Self::Range(gap) => {
                 let (first, last) = (gap.range.start, gap.range.end.saturating_sub(1));
