@@ -96,3 +96,39 @@ async fn if_range_holds_also_where_a_variant_is_selected() {
     let ask = node.ask(Method::GET, "/a").header("x-kind", "letters").header("range", "bytes=0-4");
     ask.header("if-range", "\"0\"").send().await.assert_status(200).assert_content(LETTERS);
 }
+
+/// A gap's answer that may not be stored is no answer to the client that asked for the whole.
+#[tokio::test]
+async fn the_answer_for_a_gap_is_never_the_answer_for_a_client() {
+    for (name, value) in [("cache-control", "no-store"), ("authorization", "Basic YTpi")] {
+        let origin = FakeOrigin::start().await;
+        origin.answer("/a", |request| match range_of(request) {
+            "bytes=0-4" => part(DIGITS, 0..5, "\"1\""),
+            "bytes=5-" => part(DIGITS, 5..10, "\"1\""),
+            "bytes=5-6" => part(DIGITS, 5..7, "\"1\""),
+            "bytes=2-6" => part(DIGITS, 2..7, "\"1\""),
+            _ => whole(DIGITS, "\"1\""),
+        });
+        let node = node_of(&origin, LONG).await;
+        node.get_with("/a", "range", "bytes=0-4").await.assert_stored();
+        node.get_with("/a", name, value).await.assert_status(200).assert_content(DIGITS);
+        let ask = node.ask(Method::GET, "/a").header(name, value).header("range", "bytes=2-6");
+        let ranged = ask.send().await;
+        ranged.assert_status(206).assert_content("23456");
+        assert_eq!(ranged.header("content-range"), Some("bytes 2-6/10"));
+    }
+}
+
+/// The same where the response itself forbids it.
+#[tokio::test]
+async fn a_gap_that_became_private_is_not_sent_for_the_whole() {
+    let origin = FakeOrigin::start().await;
+    origin.answer("/a", |request| match range_of(request) {
+        "bytes=0-4" => part(DIGITS, 0..5, "\"1\""),
+        "bytes=5-" => part(DIGITS, 5..10, "\"1\"").cache_control("private"),
+        _ => whole(DIGITS, "\"1\"").cache_control("private"),
+    });
+    let node = node_of(&origin, LONG).await;
+    node.get_with("/a", "range", "bytes=0-4").await.assert_stored();
+    node.get("/a").await.assert_status(200).assert_content(DIGITS);
+}

@@ -163,7 +163,12 @@ impl Ask {
     /// For a request about whose representation nothing is known: ranges are forwarded as they are, because the whole may be
     /// very long; the length that the answer tells decides the next time.
     pub fn unknown(inbound: &Inbound) -> Self {
-        let is_ranged = inbound.method == Method::GET && brim_semantics::asks_for_ranges(&inbound.headers);
+        Self::of_client(&inbound.method, &inbound.headers)
+    }
+
+    /// What a request with this method and these fields asks for.
+    pub fn of_client(method: &Method, headers: &HeaderMap) -> Self {
+        let is_ranged = *method == Method::GET && brim_semantics::asks_for_ranges(headers);
         if is_ranged { Self::AsAsked } else { Self::Whole }
     }
 
