@@ -132,3 +132,22 @@ async fn a_gap_that_became_private_is_not_sent_for_the_whole() {
     node.get_with("/a", "range", "bytes=0-4").await.assert_stored();
     node.get("/a").await.assert_status(200).assert_content(DIGITS);
 }
+
+/// Several ranges, of which what is missing comes in one piece that begins and ends elsewhere.
+#[tokio::test]
+async fn several_ranges_around_a_gap_are_answered() {
+    let content: String = ('a'..='z').cycle().take(1000).collect();
+    let origin = FakeOrigin::start().await;
+    let served = content.clone();
+    origin.answer("/a", move |request| match range_of(request) {
+        "bytes=0-9" => part(&served, 0..10, "\"1\""),
+        "bytes=10-" => part(&served, 10..1000, "\"1\""),
+        _ => whole(&served, "\"1\""),
+    });
+    let node = node_of(&origin, "").await;
+    node.get_with("/a", "range", "bytes=0-9").await.assert_stored();
+    let several = node.get_with("/a", "range", "bytes=0-4, 500-509").await;
+    several.assert_status(200).assert_content(&content);
+    node.get_with("/a", "range", "bytes=0-4, 500-509").await.assert_status(206).assert_hit();
+    node.get("/a").await.assert_hit().assert_content(&content);
+}

@@ -258,7 +258,12 @@ fn assembled(inbound: &Inbound, parts: Parts, growing: Option<Growing>, now: Sys
     let (newest, arriving) = (parts.newest().clone(), growing.as_ref().map(|growing| growing.following.clone()));
     let head = arriving.as_ref().map_or(&newest.head, |following| following.head());
     conditional(inbound, head, StatusCode::OK, now, || {
-        let (wanted, length) = (parts.wanted.clone(), parts.complete_length());
+        let length = parts.complete_length();
+        let wanted = match &parts.wanted {
+            // What arrives is read once and in order, wherever the ranges lie in it: they get the whole (RFC 9110 §14.2).
+            RangeDecision::Many(_) if growing.is_some() => RangeDecision::Whole,
+            wanted => wanted.clone(),
+        };
         if wanted == RangeDecision::Unsatisfiable {
             return unsatisfiable(length);
         }
