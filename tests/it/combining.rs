@@ -151,3 +151,30 @@ async fn several_ranges_around_a_gap_are_answered() {
     node.get_with("/a", "range", "bytes=0-4, 500-509").await.assert_status(206).assert_hit();
     node.get("/a").await.assert_hit().assert_content(&content);
 }
+
+/// RFC 9530 §2: `Content-Digest` is of the content that was sent with it, not of what is made of that.
+#[tokio::test]
+async fn no_digest_of_another_content_is_sent() {
+    let origin = FakeOrigin::start().await;
+    origin.answer("/a", |request| {
+        let (start, end) = match range_of(request) {
+            "bytes=0-4" => (0, 5),
+            "bytes=5-" => (5, 10),
+            _ => return whole(DIGITS, "\"1\"").header("content-digest", "sha-256=:whole:"),
+        };
+        part(DIGITS, start..end, "\"1\"").header("content-digest", &format!("sha-256=:from{start}:"))
+    });
+    origin.serve("/b", whole(DIGITS, "\"1\"").header("content-digest", "sha-256=:whole:"));
+    let node = node_of(&origin, LONG).await;
+    node.get_with("/a", "range", "bytes=0-4").await.assert_stored();
+    for _ in 0..2 {
+        let assembled = node.get("/a").await;
+        assembled.assert_status(200).assert_content(DIGITS);
+        assert_eq!(assembled.header("content-digest"), None);
+    }
+    let kept = node.get("/b").await;
+    assert_eq!(kept.header("content-digest"), Some("sha-256=:whole:"));
+    let cut = node.get_with("/b", "range", "bytes=0-4").await;
+    cut.assert_status(206).assert_hit();
+    assert_eq!(cut.header("content-digest"), None);
+}

@@ -306,6 +306,9 @@ fn growing_content(inbound: &Inbound, head: &ResponseHead, growing: Growing) -> 
     let mut response = Response::new(ResponseBody::Empty);
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     *response.headers_mut() = head.headers.clone();
+    if head.part.is_none_or(|part| part.range() != range) {
+        ranges::remove_content_digests(response.headers_mut());
+    }
     response.headers_mut().insert(CONTENT_RANGE, brim_semantics::content_range(&range, length));
     let sent_length = range.end - range.start;
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(sent_length));
