@@ -178,3 +178,27 @@ async fn no_digest_of_another_content_is_sent() {
     cut.assert_status(206).assert_hit();
     assert_eq!(cut.header("content-digest"), None);
 }
+
+/// An origin that knows no ranges is asked once, however far ahead the ranges lie that many wait for.
+#[tokio::test]
+async fn far_ranges_of_an_origin_without_ranges_collapse() {
+    let origin = FakeOrigin::start().await;
+    let gate = Gate::new();
+    let reply =
+        ok("01234").then_wait(&gate).then("56789").declared_length(10).cache_control("max-age=60").etag("\"1\"");
+    let held = Gate::new();
+    origin.serve("/a", reply.held_by(&held));
+    let node = Arc::new(node_of(&origin, LONG).await);
+    let ask = || {
+        let node = node.clone();
+        tokio::spawn(async move { node.get_with("/a", "range", "bytes=8-9").await })
+    };
+    let asked: Vec<_> = (0..6).map(|_| ask()).collect();
+    eventually("all but one wait", async || (node.waiting() == 5).then_some(())).await;
+    held.open();
+    gate.open();
+    for answer in asked {
+        answer.await.unwrap().assert_status(206).assert_content("89");
+    }
+    origin.assert_requests("/a", 1).await;
+}

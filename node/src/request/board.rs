@@ -90,7 +90,7 @@ impl Cache {
             return Boarded::TooLate;
         }
         let whole_max = self.snapshot.load().config.store.range_whole_max;
-        if ranges::bytes_ahead(following, &inbound.method, &inbound.headers) > whole_max {
+        if errand.may_go_apart && ranges::bytes_ahead(following, &inbound.method, &inbound.headers) > whole_max {
             return Boarded::FarAhead;
         }
         let answer = match (errand.completes(), &head.part) {

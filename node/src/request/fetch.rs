@@ -71,6 +71,7 @@ impl Cache {
         // The whole is on its way already: whatever is asked for of it comes with it.
         let whole = flight_key(&key, errand.variant(inbound), inbound);
         let under_way = if errand.ask == Ask::Whole { None } else { self.flights.join_existing(whole) };
+        errand.may_go_apart |= under_way.is_some();
         let mut join = under_way.map_or_else(|| self.flights.join(flight), Join::Wait);
         for _ in 0..ELECTIONS_MAX {
             let mut waiter = match join {
@@ -90,7 +91,8 @@ impl Cache {
                 Boarded::Answer(answer) => return Ok(*answer),
                 Boarded::Alone => break,
                 Boarded::FarAhead => {
-                    errand.ask = Ask::AsAsked;
+                    // An origin that knows no ranges gives that one the whole again: nobody goes apart twice.
+                    (errand.ask, errand.may_go_apart) = (Ask::AsAsked, false);
                     flight = flight_key(&key, errand.flight_variant(inbound), inbound);
                     join = self.flights.join(flight);
                 }
