@@ -179,6 +179,33 @@ async fn no_digest_of_another_content_is_sent() {
     assert_eq!(cut.header("content-digest"), None);
 }
 
+/// A part that was fetched past a longer fetch of the whole does not hide the whole once that is there.
+#[tokio::test]
+async fn a_part_does_not_hide_a_fresh_whole() {
+    let origin = FakeOrigin::start().await;
+    let (end, late) = (Gate::new(), Gate::new());
+    let (held, rest) = (late.clone(), end.clone());
+    origin.answer("/a", move |request| match range_of(request) {
+        "bytes=8-9" => part(DIGITS, 8..10, "\"1\"").held_by(&held),
+        _ => ok("01234").then_wait(&rest).then("56789").declared_length(10).cache_control("max-age=60").etag("\"1\""),
+    });
+    let node = Arc::new(node_of(&origin, LONG).await);
+    let mut first = node.ask(Method::GET, "/a").start().await.unwrap();
+    first.at_least(5).await.unwrap();
+    let apart = node.clone();
+    let apart = tokio::spawn(async move { apart.get_with("/a", "range", "bytes=8-9").await });
+    origin.wait_for_requests("/a", 2).await;
+    end.open();
+    first.rest().await.unwrap();
+    node.get("/a").await.assert_hit().assert_content(DIGITS);
+    node.clock().advance(std::time::Duration::from_secs(2));
+    late.open();
+    apart.await.unwrap().assert_status(206).assert_content("89");
+    node.get("/a").await.assert_hit().assert_content(DIGITS);
+    node.ask(Method::HEAD, "/a").send().await.assert_hit();
+    origin.assert_requests("/a", 2).await;
+}
+
 /// An origin that knows no ranges is asked once, however far ahead the ranges lie that many wait for.
 #[tokio::test]
 async fn far_ranges_of_an_origin_without_ranges_collapse() {

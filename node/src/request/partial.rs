@@ -28,7 +28,7 @@ pub const PARTS_MAX: usize = 16;
 pub struct Parts {
     /// The newest: its fields and its freshness are those of the whole.
     newest: Arc<StoredResponse>,
-    /// The others.
+    /// The others; a complete response among them holds all there is.
     others: Vec<Arc<StoredResponse>>,
     complete_length: u64,
     /// What the request wants.
@@ -48,7 +48,7 @@ impl Parts {
             return None;
         }
         let belongs = |one: &&Arc<StoredResponse>| {
-            one.head.part.is_some_and(|part| part.complete_length == complete_length)
+            place_of(one).is_some_and(|part| part.complete_length == complete_length)
                 && brim_semantics::has_same_strong_validator(&one.head.headers, &newest.head.headers)
         };
         let wanted = wanted(&inbound.method, &inbound.headers, &newest.head.headers, complete_length);
@@ -79,7 +79,7 @@ impl Parts {
 
     /// Each with its place, the newest first.
     pub fn all(&self) -> impl Iterator<Item = (Part, &Arc<StoredResponse>)> {
-        std::iter::once(&self.newest).chain(&self.others).filter_map(|one| Some((one.head.part?, one)))
+        std::iter::once(&self.newest).chain(&self.others).filter_map(|one| Some((place_of(one)?, one)))
     }
 
     /// The part that holds the byte at `position`, and the one that goes furthest if there are several.
@@ -123,6 +123,12 @@ impl Parts {
             _ => Ask::AsAsked,
         }
     }
+}
+
+/// Which bytes of the representation a stored response holds; of an empty one, none.
+fn place_of(stored: &StoredResponse) -> Option<Part> {
+    let whole = || stored.content_length().filter(|length| *length > 0 && stored.head.status == StatusCode::OK);
+    stored.head.part.or_else(|| whole().map(|length| Part { start: 0, end: length, complete_length: length }))
 }
 
 /// What a request wants of a representation of which parts are stored.
