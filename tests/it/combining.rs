@@ -2,8 +2,10 @@
 //! (RFC 9110 §13.1.5, §15.3.7, RFC 9111 §3.4).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use brim_tests::{FakeOrigin, Gate, Recorded, Reply, TestNode, eventually, ok};
+use brim_tests::{FakeOrigin, Gate, Recorded, Reply, TestNode, eventually, ok, status};
 use http::Method;
 
 const DIGITS: &str = "0123456789";
@@ -54,7 +56,7 @@ async fn gaps_of_different_representations_are_fetched_apart() {
     node.get_with("/a", "range", "bytes=0-4").await.assert_stored().assert_content("01234");
     let first = get();
     origin.wait_for_requests("/a", 2).await;
-    node.clock().advance(std::time::Duration::from_secs(61));
+    node.clock().advance(Duration::from_secs(61));
     node.get_with("/a", "range", "bytes=0-4").await.assert_stored().assert_content("abcde");
     let second = get();
     eventually("it waits or is sent", async || (node.waiting() == 1 || origin.requests("/a").len() == 4).then_some(()))
@@ -75,7 +77,7 @@ async fn if_range_holds_also_where_a_part_is_validated() {
     });
     let node = node_of(&origin, LONG).await;
     node.get_with("/a", "range", "bytes=0-4").await.assert_stored();
-    node.clock().advance(std::time::Duration::from_secs(61));
+    node.clock().advance(Duration::from_secs(61));
     let resumed = node.ask(Method::GET, "/a").header("range", "bytes=0-4").header("if-range", "\"1\"").send().await;
     resumed.assert_status(200).assert_content(LETTERS);
 }
@@ -198,7 +200,7 @@ async fn a_part_does_not_hide_a_fresh_whole() {
     end.open();
     first.rest().await.unwrap();
     node.get("/a").await.assert_hit().assert_content(DIGITS);
-    node.clock().advance(std::time::Duration::from_secs(2));
+    node.clock().advance(Duration::from_secs(2));
     late.open();
     apart.await.unwrap().assert_status(206).assert_content("89");
     node.get("/a").await.assert_hit().assert_content(DIGITS);
@@ -228,4 +230,130 @@ async fn far_ranges_of_an_origin_without_ranges_collapse() {
         answer.await.unwrap().assert_status(206).assert_content("89");
     }
     origin.assert_requests("/a", 1).await;
+}
+
+/// Many clients at once, of whom each asks in its own way, while the origin changes and purges follow: what each gets is of one
+/// version, is what it asked for, and is no older than a purge that came before it asked.
+#[tokio::test]
+async fn many_at_once_never_get_what_was_mixed_or_purged() {
+    for (seed, tables) in [LONG, "", "[store]\nrange_whole_max = \"300B\"\n"].into_iter().enumerate() {
+        let origin = FakeOrigin::start().await;
+        let version = Arc::new(AtomicUsize::new(0));
+        let current = version.clone();
+        origin.answer("/a", move |request| of_version(request, current.load(Ordering::SeqCst)));
+        let node = Arc::new(node_of(&origin, tables).await);
+        let floor = Arc::new(AtomicUsize::new(0));
+        let clients: Vec<_> = (0..8)
+            .map(|client| {
+                let (node, floor) = (node.clone(), floor.clone());
+                tokio::spawn(async move {
+                    let mut random = fastrand::Rng::with_seed((seed * 100 + client) as u64);
+                    for _ in 0..150 {
+                        let oldest = floor.load(Ordering::SeqCst);
+                        ask_and_check(&node, &mut random, oldest).await;
+                    }
+                })
+            })
+            .collect();
+        let mut random = fastrand::Rng::with_seed(seed as u64);
+        while !clients.iter().all(tokio::task::JoinHandle::is_finished) {
+            let newer = version.fetch_add(1, Ordering::SeqCst) + 1;
+            match random.u32(0..3) {
+                0 => node.clock().advance(Duration::from_secs(61)),
+                1 => {}
+                _ => {
+                    node.purge(serde_json::json!({ "url": node.url("/a") })).await;
+                    floor.store(newer, Ordering::SeqCst);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(random.u64(1..20))).await;
+        }
+        for client in clients {
+            client.await.unwrap();
+        }
+    }
+}
+
+const CONTENT_BYTES: usize = 400;
+
+fn content_of(version: usize) -> String {
+    let byte = |at: usize| char::from(b'!' + u8::try_from((at * 31 + version * 17) % 90).unwrap());
+    (0..CONTENT_BYTES + version % 5 * 7).map(byte).collect()
+}
+
+/// One representation a version, that knows ranges and conditions; sometimes in pieces, sometimes for one client alone.
+fn of_version(request: &Recorded, version: usize) -> Reply {
+    let (content, tag) = (content_of(version), format!("\"{version}\""));
+    let dressed = |reply: Reply| {
+        let reply = if version % 7 == 6 { reply.cache_control("private") } else { reply.cache_control("max-age=60") };
+        reply.etag(&tag).delay(Duration::from_millis(version as u64 % 4))
+    };
+    if request.header("if-none-match").is_some_and(|tags| tags.contains(&tag)) {
+        return dressed(status(304));
+    }
+    let in_pieces = |text: &str| {
+        let (first, second) = text.split_at(text.len() / 2);
+        ok(first.to_owned())
+            .then_pause(Duration::from_millis(2))
+            .then(second.to_owned())
+            .declared_length(text.len() as u64)
+    };
+    let is_same = request.header("if-range").is_none_or(|condition| condition == tag);
+    let range = request.header("range").filter(|_| is_same).and_then(|range| range.strip_prefix("bytes="));
+    let Some((first, last)) = range.filter(|range| !range.contains(',')).and_then(|range| range.split_once('-')) else {
+        return dressed(in_pieces(&content));
+    };
+    let start: usize = first.parse().unwrap();
+    let end = last.parse::<usize>().map_or(content.len(), |last| content.len().min(last + 1));
+    let reply = in_pieces(&content[start..end]).status(206);
+    dressed(reply.header("content-range", &format!("bytes {start}-{}/{}", end - 1, content.len())))
+}
+
+async fn ask_and_check(node: &TestNode, random: &mut fastrand::Rng, oldest: usize) {
+    let start = random.usize(0..CONTENT_BYTES - 1);
+    let end = (start + random.usize(1..200)).min(CONTENT_BYTES);
+    let mut ask = node.ask(Method::GET, "/a");
+    let kind = random.u32(0..10);
+    let range = match kind {
+        0..=2 => None,
+        3 => Some(format!("bytes={start}-")),
+        4 => Some(format!("bytes=0-3, {}-{}", 100 + start / 2, 100 + start / 2 + 5)),
+        _ => Some(format!("bytes={start}-{}", end - 1)),
+    };
+    if let Some(range) = &range {
+        ask = ask.header("range", range);
+    }
+    let if_range = (range.is_some() && random.u32(0..4) == 0).then(|| format!("\"{}\"", oldest + random.usize(0..2)));
+    if let Some(tag) = &if_range {
+        ask = ask.header("if-range", tag);
+    }
+    match random.u32(0..12) {
+        0 => ask = ask.header("cache-control", "no-store"),
+        1 => ask = ask.header("cache-control", "no-cache"),
+        2 => ask = ask.header("authorization", "Basic YTpi"),
+        _ => {}
+    }
+    let answer = ask.send().await;
+    let tag = answer.header("etag").unwrap_or_else(|| panic!("{}", answer.head()));
+    let version = tag.trim_matches('"').parse::<usize>().unwrap();
+    assert!(version >= oldest, "{version} is older than {oldest}: {}", answer.head());
+    let content = content_of(version);
+    match (answer.header("content-range"), &range) {
+        (Some(place), Some(_)) => {
+            answer.assert_status(206);
+            assert!(if_range.is_none_or(|asked| asked == tag), "{}", answer.head());
+            let (place, length) = place.strip_prefix("bytes ").unwrap().split_once('/').unwrap();
+            assert_eq!(length.parse::<usize>().unwrap(), content.len());
+            let (first, last) = place.split_once('-').unwrap();
+            let (first, last) = (first.parse::<usize>().unwrap(), last.parse::<usize>().unwrap());
+            answer.assert_content(&content[first..=last]);
+            if kind != 4 {
+                assert_eq!(first, start);
+            }
+        }
+        (None, Some(_)) if answer.status == 206 => {
+            assert!(answer.header("content-type").unwrap().contains("multipart"))
+        }
+        _ => drop(answer.assert_status(200).assert_content(&content)),
+    }
 }
