@@ -237,9 +237,10 @@ impl Fetch {
     }
 
     fn decline(&self, declined: Declined, status: StatusCode) {
-        // A request's own no-store says nothing of the next request, and an origin in trouble needs collapsing most.
-        let is_passing =
-            declined == Declined::Refused(Refusal::RequestNoStore) || brim_semantics::is_server_error(status);
+        // A request's own no-store, or an error that is about one request, says nothing of the next one, and an origin in
+        // trouble needs collapsing most.
+        let is_passing = matches!(declined, Declined::Refused(Refusal::RequestNoStore | Refusal::Status))
+            || brim_semantics::is_server_error(status);
         if !is_passing {
             self.entry.cache.flights.remember_unshared(self.flight, declined.as_detail());
         }
