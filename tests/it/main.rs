@@ -2,6 +2,7 @@
 
 mod caching;
 mod collapsing;
+mod combining;
 mod expecting;
 mod explain;
 mod forwarding;

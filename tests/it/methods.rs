@@ -82,6 +82,22 @@ async fn a_long_query_goes_past_the_cache() {
     }
 }
 
+/// A QUERY that goes past the cache for another reason than its length takes its content with it.
+#[tokio::test]
+async fn a_query_past_the_cache_keeps_its_content() {
+    let origin = echo().await;
+    let node = TestNode::in_front_of(&origin).await;
+    for content in ["q", "another question"] {
+        let asked = query(&node, content).header("if-match", "\"1\"").send().await;
+        asked
+            .assert_status(200)
+            .assert_forwarded("bypass")
+            .assert_content(&format!("QUERY application/json {content}"));
+    }
+    let chunked = query(&node, "q").header("if-match", "\"1\"").chunked().send().await;
+    chunked.assert_content("QUERY application/json q");
+}
+
 /// Purges and writes take the answers to questions about a URL with it.
 #[tokio::test]
 async fn a_write_invalidates_what_queries_left() {

@@ -3,7 +3,8 @@
 //! Always true:
 //! - A response that was waited for is not judged stale again: it is as new as the waiting request's own fetch would have made
 //!   it. Whoever comes while its content still arrives (`is_late`) gets what the rules make of it by now.
-//! - Nobody boards what a purge has named, another variant, or a part that lacks what is asked for.
+//! - Nobody boards what a purge has named, another variant, or a part that lacks what is asked for or is of another
+//!   representation than the parts that it would complete.
 //!
 //! Not here: waiting (`collapse`), fetching (`fetch`).
 
@@ -89,16 +90,17 @@ impl Cache {
             return Boarded::TooLate;
         }
         let whole_max = self.snapshot.load().config.store.range_whole_max;
-        if ranges::bytes_ahead(following, &inbound.method, &inbound.headers) > whole_max {
+        if errand.may_go_apart && ranges::bytes_ahead(following, &inbound.method, &inbound.headers) > whole_max {
             return Boarded::FarAhead;
         }
-        let answer = match errand.completes().filter(|_| head.part.is_some()) {
-            Some((parts, _)) => {
+        let answer = match (errand.completes(), &head.part) {
+            (Some((_, gap)), Some(part)) if !gap.is_filled_by(part, &head.headers) => None,
+            (Some((parts, _)), Some(_)) => {
                 let needed = errand.needed_of_gap().unwrap_or_default();
                 Growing::of_range(following, needed)
                     .map(|growing| Answer::Assembled(Box::new(parts.clone()), Some(Box::new(growing))))
             }
-            None => Growing::join(following, &inbound.method, &inbound.headers)
+            _ => Growing::join(following, &inbound.method, &inbound.headers)
                 .map(|growing| Answer::Following(Box::new(growing))),
         };
         // None: it broke off, a purge came after its beginning, or it lacks what is asked for.
@@ -128,7 +130,9 @@ impl Cache {
         }
         let held = match (&errand.need, stored.head.part) {
             (_, None) => Held::Whole(stored),
-            (Need::Validate(held @ Held::Parts(_), _), Some(_)) => held.clone().confirmed(stored),
+            (Need::Validate(held @ Held::Parts(parts), _), Some(_)) if parts.is_newest(&stored) => {
+                held.clone().confirmed(stored)
+            }
             (_, Some(_)) => return Boarded::Alone,
         };
         exchange.is_collapsed = true;

@@ -54,8 +54,10 @@ pub(super) async fn read(
             return Ok(ForwardBody::streamed(Resumed { start: Some(start.freeze()), rest: content }));
         }
     }
-    inbound.query_content = Some(start.freeze());
-    Ok(ForwardBody::empty())
+    let content = start.freeze();
+    inbound.query_content = Some(content.clone());
+    // It may go past the cache all the same, for another reason: not without what it announces.
+    Ok(ForwardBody::full(content))
 }
 
 /// A content of which the beginning has been read.

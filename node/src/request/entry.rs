@@ -123,6 +123,17 @@ impl Entry {
         times: Times,
         ask: &Ask,
     ) -> Result<(Fill, Withheld), Declined> {
+        let (head, length, withheld) = self.head(response, times, ask)?;
+        Ok((self.cache.store.begin(head, length), withheld))
+    }
+
+    /// What is stored of a response besides its content, the length of that where it is known, and what is not stored.
+    pub(super) fn head(
+        &self,
+        response: &Response<OriginBody>,
+        times: Times,
+        ask: &Ask,
+    ) -> Result<(ResponseHead, Option<u64>, Withheld), Declined> {
         let (policy, status, fields) = (&self.route.config.policy, response.status(), response.headers());
         let meta = match brim_semantics::storable(&self.facts(), status, fields, policy, times.request, times.response)
         {
@@ -165,7 +176,7 @@ impl Entry {
             fetched_at: times.fetched_at,
             plugin: self.plugin,
         };
-        Ok((self.cache.store.begin(head, length), withheld))
+        Ok((head, length, withheld))
     }
 
     fn scope(&self) -> Scope {

@@ -61,12 +61,17 @@ impl Cache {
         let mut errand = Errand::new(need, inbound, self.snapshot.load().config.store.range_whole_max);
         let mut flight = flight_key(&key, errand.flight_variant(inbound), inbound);
         if inbound.directives.no_store && !route.config.policy.ignore_request_directives {
-            // What it fetches cannot be shared, so nobody may wait for it.
+            // What it fetches cannot be shared, so nobody may wait for it, and what is stored cannot be completed with it.
+            if matches!(errand.ask, Ask::Range(_)) {
+                errand.ask = Ask::unknown(inbound);
+                flight = flight_key(&key, errand.flight_variant(inbound), inbound);
+            }
             return self.fill(route, key, inbound, errand, Permit::Alone(flight), exchange).await;
         }
         // The whole is on its way already: whatever is asked for of it comes with it.
         let whole = flight_key(&key, errand.variant(inbound), inbound);
         let under_way = if errand.ask == Ask::Whole { None } else { self.flights.join_existing(whole) };
+        errand.may_go_apart |= under_way.is_some();
         let mut join = under_way.map_or_else(|| self.flights.join(flight), Join::Wait);
         for _ in 0..ELECTIONS_MAX {
             let mut waiter = match join {
@@ -86,7 +91,8 @@ impl Cache {
                 Boarded::Answer(answer) => return Ok(*answer),
                 Boarded::Alone => break,
                 Boarded::FarAhead => {
-                    errand.ask = Ask::AsAsked;
+                    // An origin that knows no ranges gives that one the whole again: nobody goes apart twice.
+                    (errand.ask, errand.may_go_apart) = (Ask::AsAsked, false);
                     flight = flight_key(&key, errand.flight_variant(inbound), inbound);
                     join = self.flights.join(flight);
                 }
@@ -131,16 +137,17 @@ impl Cache {
         let mut fetch = self.prepare_fetch(route, key, inbound, &errand, permit, exchange)?;
         interim::relay(&self.telemetry, route, inbound, &mut fetch.request);
         let report = fetch.start().await;
-        let FetchReport { filled, status, endpoint } = report.map_err(|_task_died| RequestError::Internal)?;
+        let FetchReport { filled, status, endpoint, is_gap } = report.map_err(|_task_died| RequestError::Internal)?;
         exchange.times.forward = began.elapsed();
         exchange.forward_status = status;
         exchange.endpoint = endpoint;
-        self.filled(filled, route, inbound, errand, exchange)
+        self.filled(filled, is_gap, route, inbound, errand, exchange)
     }
 
     fn filled(
         &self,
         filled: Filled,
+        is_gap: bool,
         route: &Route,
         inbound: &Inbound,
         errand: Errand,
@@ -160,7 +167,6 @@ impl Cache {
             Filled::Following(growing, withheld) => {
                 exchange.is_stored = true;
                 exchange.ttl_s = Some(growing.following.head().meta.ttl_seconds(now));
-                let is_gap = errand.completes().is_some();
                 match errand.need {
                     Need::Complete(parts) if is_gap && growing.following.head().part.is_some() => {
                         Ok(Answer::Assembled(Box::new(parts), Some(Box::new(growing))).with(withheld))

@@ -5,6 +5,7 @@
 //! - The purge position is read before the request leaves: a purge that comes later finds this response too old.
 //! - Waiters learn the outcome before the first byte of content is read.
 //! - An answer that is none to what was asked (a 304 about something else, another part) is not used: the whole is fetched.
+//! - Bytes that stored parts lack are never an answer by themselves: where they may not be stored, the client's own request is sent.
 //!
 //! Not here: who waits (`collapse`), what becomes of the response in the store (`entry`).
 
@@ -12,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use brim_semantics::{PurgeState, Refusal};
-use brim_store::{Following, StoredResponse};
+use brim_store::{Following, Position, StoredResponse};
 use http::{Request, Response, StatusCode};
 use tokio::sync::oneshot;
 
@@ -47,6 +48,8 @@ pub(super) struct FetchReport {
     pub(super) status: Option<StatusCode>,
     /// The endpoint that answered.
     pub(super) endpoint: Option<Arc<Endpoint>>,
+    /// What arrives is what stored parts lacked.
+    pub(super) is_gap: bool,
 }
 
 /// A fetch about to begin.
@@ -79,13 +82,14 @@ impl Fetch {
         let fetched_at = cache.store.position();
         self.drop_purged();
         let request_time = cache.clock.now();
-        let forwarded = match self.send().await {
+        let forwarded = match self.send(fetched_at).await {
             Ok(forwarded) => forwarded,
             Err(error) => return self.fail(reply, Arc::new(error)),
         };
         let times = Times { request: request_time, response: cache.clock.now(), fetched_at };
         let (status, endpoint) = (forwarded.response.status(), Some(forwarded.endpoint));
-        let report = |filled| FetchReport { filled, status: Some(status), endpoint: endpoint.clone() };
+        let is_gap = self.needed_of_gap.is_some();
+        let report = |filled| FetchReport { filled, status: Some(status), endpoint: endpoint.clone(), is_gap };
         if let Some(stored) = self.confirmed_by(&forwarded.response).cloned() {
             return self.freshen(&stored, &forwarded.response, times, reply, report).await;
         }
@@ -127,11 +131,12 @@ impl Fetch {
         self.offers.clear();
         let headers = self.request.headers_mut();
         forward::remove_conditions(headers);
-        self.ask.write_to(headers, &self.entry.inbound_headers, false);
+        self.ask.write_to(headers, &self.entry.inbound_headers);
     }
 
-    /// Sends the request; once more, for the whole and without conditions, where the answer is none to what was asked.
-    async fn send(&mut self) -> Result<ForwardedResponse, ForwardError> {
+    /// Sends the request; once more and without conditions where the answer is of no use: for the whole where it is none to what
+    /// was asked, for what the client asked for where the missing part may not be stored.
+    async fn send(&mut self, fetched_at: Position) -> Result<ForwardedResponse, ForwardError> {
         let origin = self.entry.route.origin.clone();
         let request = std::mem::replace(&mut self.request, Request::new(ForwardBody::empty()));
         if self.offers.is_empty() && !matches!(self.ask, Ask::Range(_)) {
@@ -142,18 +147,29 @@ impl Fetch {
         let forwarded = origin.send(Request::from_parts(parts.clone(), content)).await?;
         let is_other =
             forwarded.response.status() == StatusCode::NOT_MODIFIED && self.confirmed_by(&forwarded.response).is_none();
-        if !is_other && !self.ask.is_missed_by(&forwarded.response) {
+        let is_missed = is_other || self.ask.is_missed_by(&forwarded.response);
+        if !is_missed && !self.is_gap_for_nobody(&forwarded.response, fetched_at) {
             return Ok(forwarded);
         }
-        tracing::debug!(target = %self.entry.target, status = %forwarded.response.status(), "not what was asked for: fetched whole");
+        tracing::debug!(target = %self.entry.target, status = %forwarded.response.status(), "not what is of use: fetched again");
         if is_other && self.is_validation {
             self.entry.cache.store.remove(&self.entry.key);
         }
         self.offers.clear();
-        self.ask = Ask::Whole;
+        self.ask = if is_missed { Ask::Whole } else { Ask::of_client(&self.entry.method, &self.entry.inbound_headers) };
         self.needed_of_gap = None;
         forward::remove_conditions(&mut parts.headers);
+        self.ask.write_to(&mut parts.headers, &self.entry.inbound_headers);
         origin.send(Request::from_parts(parts, again)).await
+    }
+
+    /// True for the bytes that stored parts lack, if they may not be stored: the client has not asked for them alone.
+    fn is_gap_for_nobody(&self, response: &Response<OriginBody>, fetched_at: Position) -> bool {
+        let now = self.entry.cache.clock.now();
+        let times = Times { request: now, response: now, fetched_at };
+        matches!(self.ask, Ask::Range(_))
+            && response.status() == StatusCode::PARTIAL_CONTENT
+            && self.entry.head(response, times, &self.ask).is_err()
     }
 
     /// The stored response that a 304 is about.
@@ -217,13 +233,14 @@ impl Fetch {
     fn fail(self, reply: oneshot::Sender<FetchReport>, error: Arc<ForwardError>) {
         self.entry.route.note_forward_failure(&self.entry.target, &error);
         self.announce(Landing::Failed(error.clone()));
-        let _ = reply.send(FetchReport { filled: Filled::Failed(error), status: None, endpoint: None });
+        let _ = reply.send(FetchReport { filled: Filled::Failed(error), status: None, endpoint: None, is_gap: false });
     }
 
     fn decline(&self, declined: Declined, status: StatusCode) {
-        // A request's own no-store says nothing of the next request, and an origin in trouble needs collapsing most.
-        let is_passing =
-            declined == Declined::Refused(Refusal::RequestNoStore) || brim_semantics::is_server_error(status);
+        // A request's own no-store, or an error that is about one request, says nothing of the next one, and an origin in
+        // trouble needs collapsing most.
+        let is_passing = matches!(declined, Declined::Refused(Refusal::RequestNoStore | Refusal::Status))
+            || brim_semantics::is_server_error(status);
         if !is_passing {
             self.entry.cache.flights.remember_unshared(self.flight, declined.as_detail());
         }

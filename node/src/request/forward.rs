@@ -71,20 +71,20 @@ pub fn request(
         Purpose::Fill(ask) => {
             let method = fetch_method(inbound, &mut headers);
             remove_conditions(&mut headers);
-            ask.write_to(&mut headers, &inbound.headers, false);
+            ask.write_to(&mut headers, &inbound.headers);
             method
         }
         Purpose::Validate(stored, ask) => {
             let method = fetch_method(inbound, &mut headers);
-            let is_conditional = brim_semantics::make_conditional(&mut headers, &stored.head.headers);
-            ask.write_to(&mut headers, &inbound.headers, is_conditional);
+            brim_semantics::make_conditional(&mut headers, &stored.head.headers);
+            ask.write_to(&mut headers, &inbound.headers);
             method
         }
         Purpose::Select(others, ask) => {
             let method = fetch_method(inbound, &mut headers);
             let others = others.iter().map(|one| &one.head.headers);
-            let is_conditional = brim_semantics::make_conditional_on_any(&mut headers, others);
-            ask.write_to(&mut headers, &inbound.headers, is_conditional);
+            brim_semantics::make_conditional_on_any(&mut headers, others);
+            ask.write_to(&mut headers, &inbound.headers);
             method
         }
     };

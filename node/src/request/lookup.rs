@@ -126,7 +126,7 @@ fn select_matching(
             continue;
         }
         let held = if stored.head.part.is_some() {
-            let older = variants[at + 1..].iter().filter(|one| is_usable_part(store, one, inbound));
+            let older = variants[at + 1..].iter().filter(|one| is_usable_with_others(store, one, inbound));
             match Parts::new(stored, older, inbound) {
                 Some(parts) if parts.suffice(inbound) => Held::Parts(parts),
                 Some(parts) => return Lookup::Incomplete(parts),
@@ -150,10 +150,9 @@ fn select_matching(
     if is_other_variant { other_variants(store, variants, inbound) } else { Lookup::Absent(absent) }
 }
 
-fn is_usable_part(store: &Store, stored: &StoredResponse, inbound: &Inbound) -> bool {
-    stored.head.part.is_some()
-        && store.purge_state(stored) != PurgeState::Hard
-        && stored.head.nominated.matches(&inbound.headers)
+/// Whether parts may be put together with it: a part, or a complete response that a newer part would hide.
+fn is_usable_with_others(store: &Store, stored: &StoredResponse, inbound: &Inbound) -> bool {
+    store.purge_state(stored) != PurgeState::Hard && stored.head.nominated.matches(&inbound.headers)
 }
 
 /// What a 304 may name in place of the variant that is missing (RFC 9111 §4.1): complete, not purged, with an entity tag.

@@ -75,6 +75,8 @@ pub(super) enum Need {
 pub(super) struct Errand {
     pub(super) need: Need,
     pub(super) ask: Ask,
+    /// Whether it may leave another one's fetch for one of its own, because what it wants lies far ahead.
+    pub(super) may_go_apart: bool,
 }
 
 impl Errand {
@@ -86,7 +88,8 @@ impl Errand {
             Need::Validate(Held::Parts(_), _) => Ask::unknown(inbound),
             Need::Complete(parts) => parts.ask(whole_max),
         };
-        Self { need, ask }
+        let may_go_apart = ask != Ask::AsAsked;
+        Self { need, ask, may_go_apart }
     }
 
     /// The variant to collapse on; requests for different parts go their own ways.

@@ -28,7 +28,7 @@ pub const PARTS_MAX: usize = 16;
 pub struct Parts {
     /// The newest: its fields and its freshness are those of the whole.
     newest: Arc<StoredResponse>,
-    /// The others.
+    /// The others; a complete response among them holds all there is.
     others: Vec<Arc<StoredResponse>>,
     complete_length: u64,
     /// What the request wants.
@@ -48,7 +48,7 @@ impl Parts {
             return None;
         }
         let belongs = |one: &&Arc<StoredResponse>| {
-            one.head.part.is_some_and(|part| part.complete_length == complete_length)
+            place_of(one).is_some_and(|part| part.complete_length == complete_length)
                 && brim_semantics::has_same_strong_validator(&one.head.headers, &newest.head.headers)
         };
         let wanted = wanted(&inbound.method, &inbound.headers, &newest.head.headers, complete_length);
@@ -65,6 +65,13 @@ impl Parts {
         self.complete_length
     }
 
+    /// Whether `freshened` is the newest of them as a validation left it, and not another request's newest part.
+    pub fn is_newest(&self, freshened: &StoredResponse) -> bool {
+        freshened.head.part == self.newest.head.part
+            && (self.others.is_empty()
+                || brim_semantics::has_same_strong_validator(&freshened.head.headers, &self.newest.head.headers))
+    }
+
     /// The same with the newest in its freshened form.
     pub fn with_newest(&self, freshened: Arc<StoredResponse>) -> Self {
         Self { newest: freshened, ..self.clone() }
@@ -72,7 +79,7 @@ impl Parts {
 
     /// Each with its place, the newest first.
     pub fn all(&self) -> impl Iterator<Item = (Part, &Arc<StoredResponse>)> {
-        std::iter::once(&self.newest).chain(&self.others).filter_map(|one| Some((one.head.part?, one)))
+        std::iter::once(&self.newest).chain(&self.others).filter_map(|one| Some((place_of(one)?, one)))
     }
 
     /// The part that holds the byte at `position`, and the one that goes furthest if there are several.
@@ -118,6 +125,12 @@ impl Parts {
     }
 }
 
+/// Which bytes of the representation a stored response holds; of an empty one, none.
+fn place_of(stored: &StoredResponse) -> Option<Part> {
+    let whole = || stored.content_length().filter(|length| *length > 0 && stored.head.status == StatusCode::OK);
+    stored.head.part.or_else(|| whole().map(|length| Part { start: 0, end: length, complete_length: length }))
+}
+
 /// What a request wants of a representation of which parts are stored.
 fn wanted(method: &Method, request: &HeaderMap, headers: &HeaderMap, complete_length: u64) -> RangeDecision {
     brim_semantics::ranges(method, request, StatusCode::OK, headers, complete_length)
@@ -130,6 +143,15 @@ pub struct Gap {
     pub range: Range<u64>,
     complete_length: u64,
     validator: HeaderValue,
+}
+
+impl Gap {
+    /// Whether a part with these fields holds the bytes, and they are of the same representation (RFC 9111 §3.4).
+    pub fn is_filled_by(&self, part: &Part, headers: &HeaderMap) -> bool {
+        part.covers(&self.range)
+            && part.complete_length == self.complete_length
+            && brim_semantics::strong_validator(headers) == Some(&self.validator)
+    }
 }
 
 /// What of a representation a forward request asks for.
@@ -147,7 +169,12 @@ impl Ask {
     /// For a request about whose representation nothing is known: ranges are forwarded as they are, because the whole may be
     /// very long; the length that the answer tells decides the next time.
     pub fn unknown(inbound: &Inbound) -> Self {
-        let is_ranged = inbound.method == Method::GET && brim_semantics::asks_for_ranges(&inbound.headers);
+        Self::of_client(&inbound.method, &inbound.headers)
+    }
+
+    /// What a request with this method and these fields asks for.
+    pub fn of_client(method: &Method, headers: &HeaderMap) -> Self {
+        let is_ranged = *method == Method::GET && brim_semantics::asks_for_ranges(headers);
         if is_ranged { Self::AsAsked } else { Self::Whole }
     }
 
@@ -161,23 +188,24 @@ impl Ask {
                     value.as_bytes().hash(&mut hasher);
                 }
             }
+            // The same bytes of another representation are not the same.
             Self::Range(gap) => {
-                gap.range.hash(&mut hasher);
+                (&gap.range, gap.complete_length, gap.validator.as_bytes()).hash(&mut hasher);
             }
         }
         hasher.finish()
     }
 
-    /// Puts `Range` and `If-Range` into a forward request whose conditions have been taken out.
-    pub fn write_to(&self, forward: &mut HeaderMap, inbound: &HeaderMap, is_conditional: bool) {
+    /// Puts `Range` and `If-Range` into a forward request whose own have been taken out.
+    ///
+    /// The client's `If-Range` goes with its range also beside conditions about what is stored: those are evaluated first (RFC 9110
+    /// §13.2.2), and where they do not hold, a part is no answer to a client that has the beginning of something else.
+    pub fn write_to(&self, forward: &mut HeaderMap, inbound: &HeaderMap) {
         match self {
             Self::Whole => {}
             Self::AsAsked => {
                 forward.extend(inbound.get(RANGE).map(|range| (RANGE, range.clone())));
-                // `If-None-Match` says all there is to say of what is stored; both together say nothing clear.
-                if !is_conditional {
-                    forward.extend(inbound.get(IF_RANGE).map(|condition| (IF_RANGE, condition.clone())));
-                }
+                forward.extend(inbound.get(IF_RANGE).map(|condition| (IF_RANGE, condition.clone())));
             }
             Self::Range(gap) => {
                 let (first, last) = (gap.range.start, gap.range.end.saturating_sub(1));
@@ -200,9 +228,7 @@ impl Ask {
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
                 let part = Part::of_response(response.status(), response.headers());
-                let fits =
-                    part.is_some_and(|part| part.covers(&gap.range) && part.complete_length == gap.complete_length);
-                !fits || brim_semantics::strong_validator(response.headers()) != Some(&gap.validator)
+                !part.is_some_and(|part| gap.is_filled_by(&part, response.headers()))
             }
             StatusCode::NOT_MODIFIED | StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE => true,
             _ => false,

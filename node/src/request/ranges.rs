@@ -175,6 +175,7 @@ pub(super) fn respond(
         RangeDecision::Many(ranges) => multipart(&mut headers, &mut source, ranges, length)?,
     };
     headers.insert(CONTENT_LENGTH, HeaderValue::from(sent_length));
+    remove_content_digests(&mut headers);
     *response.headers_mut() = headers;
     *response.body_mut() = match <[Piece; 1]>::try_from(pieces) {
         Ok([Piece::Text(content)]) => ResponseBody::full(content),
@@ -182,6 +183,14 @@ pub(super) fn respond(
         Err(pieces) => ResponseBody::sized(Pieces::new(pieces), sent_length),
     };
     Some(response)
+}
+
+/// Takes out the digests of the content that the origin sent (RFC 9530 §2), which another content contradicts. Those of the
+/// representation stay true.
+pub(super) fn remove_content_digests(headers: &mut HeaderMap) {
+    for name in ["content-digest", "content-md5"] {
+        headers.remove(name);
+    }
 }
 
 /// RFC 9110 §14.6: each range with its `Content-Range`, between boundaries that are in nobody's content but by guessing 128

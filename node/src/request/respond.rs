@@ -263,7 +263,12 @@ fn assembled(
     let (newest, arriving) = (parts.newest().clone(), growing.as_ref().map(|growing| growing.following.clone()));
     let head = arriving.as_ref().map_or(&newest.head, |following| following.head());
     conditional(inbound, head, StatusCode::OK, now, || {
-        let (wanted, length) = (parts.wanted.clone(), parts.complete_length());
+        let length = parts.complete_length();
+        let wanted = match &parts.wanted {
+            // What arrives is read once and in order, wherever the ranges lie in it: they get the whole (RFC 9110 §14.2).
+            RangeDecision::Many(_) if growing.is_some() => RangeDecision::Whole,
+            wanted => wanted.clone(),
+        };
         if wanted == RangeDecision::Unsatisfiable {
             return unsatisfiable(length);
         }
@@ -306,6 +311,9 @@ fn growing_content(inbound: &Inbound, head: &ResponseHead, growing: Growing) -> 
     let mut response = Response::new(ResponseBody::Empty);
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     *response.headers_mut() = head.headers.clone();
+    if head.part.is_none_or(|part| part.range() != range) {
+        ranges::remove_content_digests(response.headers_mut());
+    }
     response.headers_mut().insert(CONTENT_RANGE, brim_semantics::content_range(&range, length));
     let sent_length = range.end - range.start;
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(sent_length));
