@@ -495,6 +495,27 @@ async fn the_tags_of_other_variants_are_told() {
     }
 }
 
+/// RFC 9111 §3.5, §5.2.1.5: what in the request will keep the response out of the store is told before there is one.
+#[tokio::test]
+async fn what_a_request_forbids_to_store_is_told() {
+    let origin = FakeOrigin::serving("/a", ok("v1").cache_control("max-age=0").etag("\"1\"")).await;
+    let node = TestNode::in_front_of(&origin).await;
+    let known: Fields = &[("authorization", "Bearer x")];
+    for stored_before in [false, true] {
+        assert_step(&explained_get(&node, "/a", known).await, "decision", "RFC 9111 §3.5");
+        let silent = explained_get(&node, "/a", &[("cache-control", "no-store"), known[0]]).await;
+        assert_step(&silent, "decision", "nothing is stored: the request says no-store");
+        let plain = explained_get(&node, "/a", &[]).await;
+        assert!(!steps(&plain, "decision").iter().any(|step| step.contains("Authorization")), "{plain}");
+        if !stored_before {
+            node.get("/a").await.assert_stored();
+            node.settled().await;
+        }
+    }
+    let answer = really(&node, &Method::GET, "/a", known).await;
+    assert_eq!(answer.cache_status().detail.as_deref(), Some("authorization"));
+}
+
 /// RFC 10008: the content of a QUERY is in its key; what it was cannot be read from there.
 #[tokio::test]
 async fn a_query_is_explained_by_its_content() {

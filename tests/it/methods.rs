@@ -127,26 +127,28 @@ async fn a_post_is_kept_for_later_gets() {
     }
 }
 
-/// Each of what has to be there missing in turn.
+/// Each of what has to be there missing in turn. What else forbids to keep it is named.
 #[tokio::test]
 async fn a_post_without_lifetime_or_its_own_location_is_not_kept() {
     let origin = FakeOrigin::start().await;
     let fresh = || ok("new").cache_control("max-age=60").etag("\"1\"");
+    let naming = |path: &str, control: &str| ok("new").cache_control(control).header("content-location", path);
     let cases = [
-        ("/no-location", fresh()),
-        ("/other-location", fresh().header("content-location", "/elsewhere")),
-        (
-            "/no-lifetime",
-            ok("new").last_modified("Mon, 01 Jan 2024 00:00:00 GMT").header("content-location", "/no-lifetime"),
-        ),
-        ("/no-store", ok("new").cache_control("max-age=60, no-store").header("content-location", "/no-store")),
-        ("/created", fresh().status(201).header("content-location", "/created")),
-        ("/failed", fresh().status(500).header("content-location", "/failed")),
+        ("/no-location", fresh(), None),
+        ("/other-location", fresh().header("content-location", "/elsewhere"), None),
+        ("/no-lifetime", naming("/no-lifetime", "public").last_modified("Mon, 01 Jan 2024 00:00:00 GMT"), None),
+        ("/no-store", naming("/no-store", "max-age=60, no-store"), Some("no-store")),
+        ("/private", naming("/private", "max-age=60, private"), Some("private")),
+        ("/cookie", naming("/cookie", "max-age=60").header("set-cookie", "a=b"), Some("set-cookie")),
+        ("/created", fresh().status(201).header("content-location", "/created"), None),
+        ("/failed", fresh().status(500).header("content-location", "/failed"), None),
     ];
     let node = TestNode::in_front_of(&origin).await;
-    for (path, reply) in cases {
+    for (path, reply, word) in cases {
         origin.serve(path, reply);
-        node.ask(Method::POST, path).content("x").send().await.assert_not_stored();
+        let posted = node.ask(Method::POST, path).content("x").send().await;
+        posted.assert_forwarded("method").assert_not_stored();
+        assert_eq!(posted.cache_status().detail.as_deref(), word, "{path}");
         node.get(path).await.assert_forwarded("uri-miss");
         origin.assert_requests(path, 2).await;
     }

@@ -162,6 +162,33 @@ async fn targeted_fields_count_in_the_order_of_the_configuration() {
     assert_eq!(node.get("/a").await.cache_status().ttl, Some(23), "switched off; and a received Age counts");
 }
 
+/// RFC 9213 §2.2, §2.3: a targeted field that is shorter or longer than the other two counts for how long, whether and against
+/// which age; clients get all three as they are.
+#[tokio::test]
+async fn a_targeted_field_replaces_the_others_in_both_directions() {
+    // cdn-cache-control, cache-control, whether Expires is an hour ahead (or past); the lifetime left at an Age of 7.
+    for (targeted, general, is_expiry_ahead, left) in [
+        ("max-age=20", "max-age=3600", true, 13),
+        ("max-age=20", "max-age=10", false, 13),
+        ("max-age=20", "private, no-cache", false, 13),
+        ("max-age=5", "max-age=3600", true, -2),
+        ("max-age=20, s-maxage=9", "s-maxage=3600", true, 2),
+        ("must-revalidate", "max-age=3600", true, -7),
+    ] {
+        let expires = if is_expiry_ahead { "Fri, 31 Dec 9999 23:59:59 GMT" } else { "0" };
+        let reply = ok("v1").cache_control(general).header("cdn-cache-control", targeted).header("expires", expires);
+        let origin = FakeOrigin::serving("/a", reply.header("age", "7").etag("\"1\"").answering_conditionals()).await;
+        let node = TestNode::in_front_of(&origin).await;
+        let first = node.get("/a").await;
+        assert_eq!(first.assert_stored().cache_status().ttl, Some(left), "{targeted} / {general}");
+        node.settled().await;
+        let second = node.get("/a").await;
+        assert_eq!(second.cache_status().hit, left > 0, "{targeted} / {general}: {}", second.head());
+        let sent = ["cdn-cache-control", "cache-control", "expires"].map(|name| second.header(name));
+        assert_eq!(sent, [Some(targeted), Some(general), Some(expires)]);
+    }
+}
+
 /// A route that does not trust its clients: nothing that they ask of caches is heard.
 #[tokio::test]
 async fn a_route_can_disregard_what_clients_ask() {

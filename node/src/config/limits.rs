@@ -96,8 +96,9 @@ pub const ORIGIN_CONNECTIONS_MAX: Limit<usize> = limit(64, 1, 65_536);
 /// `origins.<name>.connect_timeout`: TCP and TLS together.
 pub const CONNECT_TIMEOUT: Limit<Duration> = limit(seconds(2), ms(1), seconds(120));
 /// `origins.<name>.response_timeout`: from the end of the request to the head of the response.
-/// At most ten minutes: requests that wait for another one's fetch wait a little longer than this.
-pub const RESPONSE_TIMEOUT: Limit<Duration> = limit(seconds(30), ms(1), seconds(600));
+/// At most ten minutes: requests that wait for another one's fetch wait a little longer than this. An API that takes half a
+/// minute for a report is slow, not dead.
+pub const RESPONSE_TIMEOUT: Limit<Duration> = limit(seconds(60), ms(1), seconds(600));
 /// `origins.<name>.idle_timeout`: a kept connection that nothing uses.
 pub const ORIGIN_IDLE_TIMEOUT: Limit<Duration> = limit(seconds(60), ms(100), hours(1));
 /// `origins.<name>.queue_max`: requests that wait for a connection; 0 = none waits.

@@ -9,11 +9,12 @@
 
 use std::sync::Arc;
 
+use brim_semantics::Refusal;
 use http::header::CONTENT_LOCATION;
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 
 use super::accept::Inbound;
-use super::entry::{Entry, Times};
+use super::entry::{Declined, Entry, Times};
 use super::exchange::Exchange;
 use super::invalidate::Written;
 use super::key::{self, Keyed};
@@ -45,7 +46,16 @@ pub(super) fn keep(
     };
     let times = Times { request: written.sent, response: cache.clock.now(), fetched_at };
     let Some(entry) = entry(cache, route, inbound, target, exchange) else { return Answer::Passed(response) };
-    let Ok((fill, withheld)) = entry.begin(&response, times, &Ask::Whole) else { return Answer::Passed(response) };
+    let (fill, withheld) = match entry.begin(&response, times, &Ask::Whole) {
+        Ok(begun) => begun,
+        Err(declined) => {
+            // Of most answers to a POST nobody expects that they are kept. This one says how a GET could be answered with it.
+            if declined != Declined::Refused(Refusal::Method) {
+                exchange.explain(declined.as_detail());
+            }
+            return Answer::Passed(response);
+        }
+    };
     let Some(growing) = Growing::join_first(&fill.follower(), &Method::POST, &HeaderMap::new()) else {
         return Answer::Passed(response);
     };

@@ -206,7 +206,7 @@ pub(super) fn answered_here(inbound: &Inbound) -> Option<Response<ResponseBody>>
     if inbound.method == Method::OPTIONS && (is_last || inbound.path() == "*") {
         let mut response = Response::new(ResponseBody::Empty);
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        let methods = HeaderValue::from_static("GET, HEAD, QUERY, POST, PUT, PATCH, DELETE, OPTIONS");
         response.headers_mut().insert(ALLOW, methods);
         return Some(response);
     }

@@ -2,7 +2,7 @@
 
 use brim_semantics::Why;
 use brim_store::StoredResponse;
-use http::header::{CONTENT_RANGE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
+use http::header::{AUTHORIZATION, CONTENT_RANGE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 
 use super::model::{Action, ConditionFact, Decision, OriginRequest};
 use super::steps::Steps;
@@ -208,6 +208,11 @@ fn fetch_text(errand: &Errand, as_asked: Option<&str>, inbound: &Inbound, told: 
         None if inbound.directives.no_store && heeds_client => {
             text.push_str("; alone, and nothing is stored: the request says no-store (RFC 9111 §5.2.1.5)");
         }
+        // What keeps most responses to known users out of the store.
+        None if inbound.headers.contains_key(AUTHORIZATION) => text.push_str(
+            "; the request has Authorization: stored only if the response says public, must-revalidate or s-maxage \
+             (RFC 9111 §3.5)",
+        ),
         None => {}
     }
     text
