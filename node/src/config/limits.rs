@@ -104,7 +104,7 @@ pub const ORIGIN_IDLE_TIMEOUT: Limit<Duration> = limit(seconds(60), ms(100), hou
 /// `origins.<name>.queue_max`: requests that wait for a connection; 0 = none waits.
 pub const QUEUE_MAX: Limit<usize> = limit(1_024, 0, 1_000_000);
 /// `origins.<name>.queue_timeout`: how long one of them waits.
-pub const QUEUE_TIMEOUT: Limit<Duration> = limit(seconds(5), ms(1), seconds(120));
+pub const QUEUE_TIMEOUT: Limit<Duration> = limit(seconds(30), ms(1), seconds(120));
 /// `origins.<name>.endpoints[…].weight`.
 pub const WEIGHT: Limit<u32> = limit(1, 1, 1_000);
 /// Endpoints of one origin.

@@ -42,7 +42,7 @@ fn the_least_file_gets_the_documented_defaults() {
     assert_eq!(origin.connections_max, 64);
     assert_eq!(origin.connect_timeout, Duration::from_secs(2));
     assert_eq!(origin.response_timeout, Duration::from_secs(60));
-    assert_eq!((origin.queue_max, origin.queue_timeout), (1_024, Duration::from_secs(5)));
+    assert_eq!((origin.queue_max, origin.queue_timeout), (1_024, Duration::from_secs(30)));
     assert_eq!((origin.http2, origin.host_header), (Http2::Auto, HostHeader::Client));
     assert_eq!((config.sites[0].name.as_str(), config.sites[0].hosts.as_slice()), ("*", [HostPattern::Any].as_slice()));
     let route = only_route(&config);
