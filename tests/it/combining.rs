@@ -208,6 +208,28 @@ async fn a_part_does_not_hide_a_fresh_whole() {
     origin.assert_requests("/a", 2).await;
 }
 
+/// RFC 9111 §4: a long content of an old representation that ends late takes nothing from a part of the new one.
+#[tokio::test]
+async fn an_older_whole_takes_no_newer_part_away() {
+    let origin = FakeOrigin::start().await;
+    let end = Gate::new();
+    let rest = end.clone();
+    origin.answer("/a", move |request| match range_of(request) {
+        "bytes=8-9" => part(LETTERS, 8..10, "\"2\""),
+        _ => ok("01234").then_wait(&rest).then("56789").declared_length(10).cache_control("max-age=60").etag("\"1\""),
+    });
+    let node = node_of(&origin, LONG).await;
+    let mut first = node.ask(Method::GET, "/a").start().await.unwrap();
+    first.at_least(5).await.unwrap();
+    node.clock().advance(Duration::from_secs(2));
+    node.get_with("/a", "range", "bytes=8-9").await.assert_status(206).assert_stored().assert_content("ij");
+    end.open();
+    first.rest().await.unwrap();
+    node.settled().await;
+    node.get_with("/a", "range", "bytes=8-9").await.assert_hit().assert_content("ij");
+    origin.assert_requests("/a", 2).await;
+}
+
 /// An origin that knows no ranges is asked once, however far ahead the ranges lie that many wait for.
 #[tokio::test]
 async fn far_ranges_of_an_origin_without_ranges_collapse() {
