@@ -208,6 +208,28 @@ async fn a_part_does_not_hide_a_fresh_whole() {
     origin.assert_requests("/a", 2).await;
 }
 
+/// RFC 9111 §4: a long content of an old representation that ends late takes nothing from a part of the new one.
+#[tokio::test]
+async fn an_older_whole_takes_no_newer_part_away() {
+    let origin = FakeOrigin::start().await;
+    let end = Gate::new();
+    let rest = end.clone();
+    origin.answer("/a", move |request| match range_of(request) {
+        "bytes=8-9" => part(LETTERS, 8..10, "\"2\""),
+        _ => ok("01234").then_wait(&rest).then("56789").declared_length(10).cache_control("max-age=60").etag("\"1\""),
+    });
+    let node = node_of(&origin, LONG).await;
+    let mut first = node.ask(Method::GET, "/a").start().await.unwrap();
+    first.at_least(5).await.unwrap();
+    node.clock().advance(Duration::from_secs(2));
+    node.get_with("/a", "range", "bytes=8-9").await.assert_status(206).assert_stored().assert_content("ij");
+    end.open();
+    first.rest().await.unwrap();
+    node.settled().await;
+    node.get_with("/a", "range", "bytes=8-9").await.assert_hit().assert_content("ij");
+    origin.assert_requests("/a", 2).await;
+}
+
 /// An origin that knows no ranges is asked once, however far ahead the ranges lie that many wait for.
 #[tokio::test]
 async fn far_ranges_of_an_origin_without_ranges_collapse() {
@@ -277,7 +299,7 @@ async fn many_at_once_never_get_what_was_mixed_or_purged() {
 const CONTENT_BYTES: usize = 400;
 
 fn content_of(version: usize) -> String {
-    let byte = |at: usize| char::from(b'!' + u8::try_from((at * 31 + version * 17) % 90).unwrap());
+    let byte = |at: usize| char::from(b'!' + u8::try_from((at * 31 + version * 17) % 90).expect("below 90"));
     (0..CONTENT_BYTES + version % 5 * 7).map(byte).collect()
 }
 
@@ -303,7 +325,7 @@ fn of_version(request: &Recorded, version: usize) -> Reply {
     let Some((first, last)) = range.filter(|range| !range.contains(',')).and_then(|range| range.split_once('-')) else {
         return dressed(in_pieces(&content));
     };
-    let start: usize = first.parse().unwrap();
+    let start: usize = first.parse().expect("a number");
     let end = last.parse::<usize>().map_or(content.len(), |last| content.len().min(last + 1));
     let reply = in_pieces(&content[start..end]).status(206);
     dressed(reply.header("content-range", &format!("bytes {start}-{}/{}", end - 1, content.len())))
@@ -335,24 +357,24 @@ async fn ask_and_check(node: &TestNode, random: &mut fastrand::Rng, oldest: usiz
     }
     let answer = ask.send().await;
     let tag = answer.header("etag").unwrap_or_else(|| panic!("{}", answer.head()));
-    let version = tag.trim_matches('"').parse::<usize>().unwrap();
+    let version = tag.trim_matches('"').parse::<usize>().expect("a number");
     assert!(version >= oldest, "{version} is older than {oldest}: {}", answer.head());
     let content = content_of(version);
     match (answer.header("content-range"), &range) {
         (Some(place), Some(_)) => {
             answer.assert_status(206);
             assert!(if_range.is_none_or(|asked| asked == tag), "{}", answer.head());
-            let (place, length) = place.strip_prefix("bytes ").unwrap().split_once('/').unwrap();
-            assert_eq!(length.parse::<usize>().unwrap(), content.len());
-            let (first, last) = place.split_once('-').unwrap();
-            let (first, last) = (first.parse::<usize>().unwrap(), last.parse::<usize>().unwrap());
+            let (place, length) = place.strip_prefix("bytes ").expect("a range").split_once('/').expect("a range");
+            assert_eq!(length.parse::<usize>().expect("a number"), content.len());
+            let (first, last) = place.split_once('-').expect("a range");
+            let (first, last) = (first.parse::<usize>().expect("a number"), last.parse::<usize>().expect("a number"));
             answer.assert_content(&content[first..=last]);
             if kind != 4 {
                 assert_eq!(first, start);
             }
         }
         (None, Some(_)) if answer.status == 206 => {
-            assert!(answer.header("content-type").unwrap().contains("multipart"))
+            assert!(answer.header("content-type").expect("a type").contains("multipart"))
         }
         _ => drop(answer.assert_status(200).assert_content(&content)),
     }

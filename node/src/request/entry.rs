@@ -287,18 +287,18 @@ impl Entry {
     }
 
     /// Takes out the stored parts that nothing will be put together with any more.
-    fn drop_outdated(&self, stored: &StoredResponse) {
+    fn drop_outdated(&self, stored: &Arc<StoredResponse>) {
         let Found::Memory(variants) = self.cache.store.find(&self.key) else { return };
-        let mut kept_count = 0;
+        let (mut kept_count, mut is_older) = (0, false);
         for other in variants.iter().filter(|other| other.head.nominated == stored.head.nominated) {
+            let is_itself = Arc::ptr_eq(other, stored);
+            is_older |= is_itself;
             let Some(part) = other.head.part else { continue };
-            let is_itself = stored.head.part.is_some_and(|new| new == part);
-            let is_outdated = match stored.head.part {
-                None => true,
-                Some(new) => {
-                    !brim_semantics::has_same_strong_validator(&other.head.headers, &stored.head.headers)
-                        || new.covers(&part.range())
-                }
+            let is_outdated = if brim_semantics::has_same_strong_validator(&other.head.headers, &stored.head.headers) {
+                stored.head.part.is_none_or(|new| new.covers(&part.range()))
+            } else {
+                // A long content may end when a newer one has begun: newest first is the order of the variants.
+                is_older
             };
             kept_count += 1;
             if !is_itself && (is_outdated || kept_count > PARTS_MAX) {

@@ -173,13 +173,14 @@ async fn follow(cache: &Cache, inbound: &mut Inbound, exchange: &mut Exchange, t
         exchange.detail = None;
         return Ending::Refused(RequestError::OnlyIfCached);
     }
+    let is_alone = inbound.directives.no_store && heeds_client;
     let errand = Errand::new(need, inbound, whole_max);
+    let errand = if is_alone { errand.alone(inbound) } else { errand };
     let flight = flight_key(&key, errand.flight_variant(inbound), inbound);
     let whole = flight_key(&key, errand.variant(inbound), inbound);
     let under_way = if cache.flights.waiters_of(&whole).is_some() { &whole } else { &flight };
     let facts = collapse(cache, under_way);
     tell_collapse(&facts, &mut told.steps);
-    let is_alone = inbound.directives.no_store && heeds_client;
     let as_asked = match cache.flights.unshared(&flight) {
         _ if inbound.method == Method::HEAD => Some("head"),
         Some(reason) if !is_alone && !facts.fetch_under_way => Some(reason),

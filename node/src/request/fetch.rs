@@ -62,10 +62,8 @@ impl Cache {
         let mut flight = flight_key(&key, errand.flight_variant(inbound), inbound);
         if inbound.directives.no_store && !route.config.policy.ignore_request_directives {
             // What it fetches cannot be shared, so nobody may wait for it, and what is stored cannot be completed with it.
-            if matches!(errand.ask, Ask::Range(_)) {
-                errand.ask = Ask::unknown(inbound);
-                flight = flight_key(&key, errand.flight_variant(inbound), inbound);
-            }
+            errand = errand.alone(inbound);
+            flight = flight_key(&key, errand.flight_variant(inbound), inbound);
             return self.fill(route, key, inbound, errand, Permit::Alone(flight), exchange).await;
         }
         // The whole is on its way already: whatever is asked for of it comes with it.

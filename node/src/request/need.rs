@@ -92,6 +92,14 @@ impl Errand {
         Self { need, ask, may_go_apart }
     }
 
+    /// For a request whose answer may not be stored: what is stored cannot be completed with it.
+    pub(super) fn alone(self, inbound: &Inbound) -> Self {
+        match self.ask {
+            Ask::Range(_) => Self { ask: Ask::unknown(inbound), ..self },
+            Ask::Whole | Ask::AsAsked => self,
+        }
+    }
+
     /// The variant to collapse on; requests for different parts go their own ways.
     pub(super) fn flight_variant(&self, inbound: &Inbound) -> u64 {
         self.variant(inbound) ^ self.ask.distinction(inbound)

@@ -42,7 +42,7 @@ pub(super) fn attach(
 ) -> Response<ResponseBody> {
     let (parts, content) = response.into_parts();
     // What only the stages needed is not kept for as long as a long content takes.
-    let inbound = Inbound { headers: HeaderMap::new(), on_upgrade: None, ..inbound };
+    let inbound = Inbound { headers: HeaderMap::new(), on_upgrade: None, query_content: None, ..inbound };
     let announced = content.size_hint().exact();
     let account = Account {
         telemetry: cache.telemetry.clone(),
