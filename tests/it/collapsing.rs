@@ -237,7 +237,6 @@ async fn an_error_about_one_request_says_nothing_of_the_next() {
 
 /// What one client's own fields made private is no reason to keep nothing for the others.
 #[tokio::test]
-#[ignore = "for 10 s after a private response all are forwarded as asked, and what could be stored is not"]
 async fn a_private_answer_to_one_keeps_nothing_from_the_others() {
     let origin = FakeOrigin::start().await;
     origin.answer("/a", |request| match request.header("cookie") {

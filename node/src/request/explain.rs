@@ -37,7 +37,7 @@ use super::key::{self, Bypass, Keyed};
 use super::lookup::{self, Absent, Lookup};
 use super::need::{Errand, Held, Need};
 use super::partial::Ask;
-use super::{Cache, Routed};
+use super::{Cache, Routed, forward};
 use crate::body::ResponseBody;
 use crate::route::Route;
 use crate::telemetry::Outcome;
@@ -183,7 +183,9 @@ async fn follow(cache: &Cache, inbound: &mut Inbound, exchange: &mut Exchange, t
     tell_collapse(&facts, &mut told.steps);
     let as_asked = match cache.flights.unshared(&flight) {
         _ if inbound.method == Method::HEAD => Some("head"),
-        Some(reason) if !is_alone && !facts.fetch_under_way => Some(reason),
+        Some(reason) if !is_alone && !facts.fetch_under_way && forward::has_conditions(&inbound.headers) => {
+            Some(reason)
+        }
         _ => None,
     };
     told.collapse = Some(facts);

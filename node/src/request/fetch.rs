@@ -74,6 +74,8 @@ impl Cache {
         for _ in 0..ELECTIONS_MAX {
             let mut waiter = match join {
                 Join::Alone => break,
+                // It may be another client's answer that could not be shared: this one's is stored if it may be.
+                Join::Unshared(_) if !forward::has_conditions(&inbound.headers) => break,
                 Join::Unshared(reason) => {
                     return self.forward_as_asked(route, inbound, &errand.need, reason, exchange).await;
                 }
@@ -87,7 +89,13 @@ impl Cache {
             exchange.times.collapse = began.elapsed();
             match self.board(landing, is_late, &errand, route, inbound, exchange) {
                 Boarded::Answer(answer) => return Ok(*answer),
-                Boarded::Alone => break,
+                Boarded::Alone => {
+                    if errand.completes().is_some() {
+                        errand.ask = Ask::unknown(inbound);
+                        flight = flight_key(&key, errand.flight_variant(inbound), inbound);
+                    }
+                    break;
+                }
                 Boarded::FarAhead => {
                     // An origin that knows no ranges gives that one the whole again: nobody goes apart twice.
                     (errand.ask, errand.may_go_apart) = (Ask::AsAsked, false);

@@ -125,9 +125,17 @@ fn remove_content_fields(headers: &mut HeaderMap) {
     headers.remove(EXPECT);
 }
 
+/// What makes a request conditional or partial.
+const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+
+/// Whether the origin could answer less than the whole.
+pub(super) fn has_conditions(headers: &HeaderMap) -> bool {
+    CONDITIONS.iter().any(|name| headers.contains_key(name))
+}
+
 /// Takes out what makes a request conditional or partial.
 pub(super) fn remove_conditions(headers: &mut HeaderMap) {
-    for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE] {
+    for name in &CONDITIONS {
         headers.remove(name);
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use brim_semantics::{Missing, Part, Precondition, RangeDecision};
 use brim_store::StoredResponse;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, IF_RANGE, RANGE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use http::{Method, StatusCode};
 
 use super::accept::Inbound;
@@ -116,9 +116,12 @@ impl Parts {
             RangeDecision::Many(_) | RangeDecision::Unsatisfiable => return Ask::AsAsked,
         };
         match (self.missing(&wanted), brim_semantics::strong_validator(&self.newest.head.headers)) {
-            (Missing::One(range), Some(validator)) => {
-                Ask::Range(Gap { range, complete_length: self.complete_length, validator: validator.clone() })
-            }
+            (Missing::One(range), Some(validator)) => Ask::Range(Gap {
+                range,
+                complete_length: self.complete_length,
+                validator: validator.clone(),
+                coding: self.newest.head.headers.get(CONTENT_ENCODING).cloned(),
+            }),
             _ if is_small || self.wanted == RangeDecision::Whole => Ask::Whole,
             _ => Ask::AsAsked,
         }
@@ -143,6 +146,7 @@ pub struct Gap {
     pub range: Range<u64>,
     complete_length: u64,
     validator: HeaderValue,
+    coding: Option<HeaderValue>,
 }
 
 impl Gap {
@@ -151,6 +155,7 @@ impl Gap {
         part.covers(&self.range)
             && part.complete_length == self.complete_length
             && brim_semantics::strong_validator(headers) == Some(&self.validator)
+            && headers.get(CONTENT_ENCODING) == self.coding.as_ref()
     }
 }
 
