@@ -163,8 +163,7 @@ async fn a_304_does_not_bring_a_purged_response_back() {
     let validating = tokio::spawn(node.ask(Method::GET, "/a").send());
     origin.wait_for_requests("/a", 2).await;
     let waiting = tokio::spawn(node.ask(Method::GET, "/a").send());
-    // Time to find the old response and wait for the validation. Nothing shows when it does; a slower one finds nothing.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    eventually("it waits for the validation", async || (node.waiting() == 1).then_some(())).await;
     node.purge(json!({ "everything": true })).await;
     gate.open();
     validating.await.expect("answered").assert_status(200);

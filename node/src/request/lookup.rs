@@ -167,5 +167,10 @@ fn other_variants(store: &Store, variants: &[Arc<StoredResponse>], inbound: &Inb
 
 /// The variant that `inbound` would be, by the nominated fields of a stored response of its key.
 pub fn variant_of(stored: &StoredResponse, inbound: &Inbound) -> u64 {
-    Nominated::of(&stored.head.headers, &inbound.headers).map_or(0, |nominated| nominated.variant_hash())
+    match Nominated::of(&stored.head.headers, &inbound.headers) {
+        // As where nothing is stored: whoever comes before and after the first response waits for the same fetch.
+        Ok(nominated) if nominated.is_empty() => 0,
+        Ok(nominated) => nominated.variant_hash(),
+        Err(_) => 0,
+    }
 }
