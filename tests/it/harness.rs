@@ -333,7 +333,7 @@ fn signals_reach_the_process() {
     // A shell may miss a signal that comes while it forks; a second one does no harm.
     let is_answered = (0..500).any(|_| {
         process.hang_up();
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
         process.output().lines().any(|line| line == "reloaded")
     });
     assert!(is_answered, "no answer to SIGHUP: {}", process.output());
