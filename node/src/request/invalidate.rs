@@ -9,7 +9,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use brim_store::{Position, PurgeError, Selector};
+use brim_semantics::PurgeState;
+use brim_store::{Position, PurgeError, Scope, Selector};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use tokio::sync::oneshot;
 
@@ -26,20 +27,20 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What a write left in the purge log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Written {
-    /// The newest purge when the request was sent.
-    before: Position,
-    /// When that was.
+    /// When the request was sent.
     pub(super) sent: SystemTime,
+    /// The newest purge when its own invalidations began, if none since the request was sent names its target.
+    clean_at: Option<Position>,
     /// The newest of its own invalidations, if all of them are in the log; and how many there are.
     own: Option<(Position, u64)>,
 }
 
 impl Written {
-    /// The position of its invalidations, if nothing else was purged while it was under way: then its response is as new as
-    /// that.
+    /// The position of its invalidations, if nothing that names its target was purged while it was under way, and nothing at
+    /// all beside them: then its response is as new as that.
     pub(super) fn position_if_alone(self) -> Option<Position> {
-        let (newest, count) = self.own?;
-        (newest.0 == self.before.0 + count).then_some(newest)
+        let ((newest, count), clean_at) = (self.own?, self.clean_at?);
+        (newest.0 == clean_at.0 + count).then_some(newest)
     }
 }
 
@@ -55,14 +56,29 @@ pub(super) async fn write(
     let (writing, route) = (cache.clone(), route.clone());
     cache.tasks.spawn("write", async move {
         let method = request.method().clone();
-        let mut written = Written { before: writing.store.position(), sent: writing.clock.now(), own: None };
+        let before = writing.store.position();
+        let mut written = Written { sent: writing.clock.now(), clean_at: None, own: None };
         let forwarded = route.origin.send(request).await;
         if let Ok(forwarded) = &forwarded {
+            written.clean_at = clean_at(&writing, &route, &target, forwarded.response.headers(), before);
             written.own = after(&writing, &route, &method, &target, &forwarded.response).await;
         }
         let _ = reply.send((forwarded, written));
     });
     answer.await.map_err(|_task_died| RequestError::Internal)
+}
+
+/// The newest purge, if none since `before` names the response to a request for `target`.
+fn clean_at(cache: &Cache, route: &Route, target: &Uri, response: &HeaderMap, before: Position) -> Option<Position> {
+    let scope = Scope {
+        site: route.site.clone(),
+        authority: authority_of(target).into(),
+        path: target.path().into(),
+        query: target.query().map(Into::into),
+    };
+    let (keys, _) = brim_semantics::surrogate_keys(response);
+    let position = cache.store.position();
+    (cache.store.purge_state_of(&scope, &keys, before) == PurgeState::Live).then_some(position)
 }
 
 /// Invalidates what a `method` on `target` with this response makes untrue. The newest position and how many there are, if all

@@ -2,8 +2,8 @@
 //!
 //! Always true:
 //! - It is kept only where it says what a GET of the same URI would give (`Content-Location`) and for how long.
-//! - Its age in the order of purges is that of the POST's own invalidation; where anything else was purged while it was under
-//!   way, it is not kept.
+//! - Its age in the order of purges is that of the POST's own invalidation; where anything that names it was purged while it was
+//!   under way, it is not kept.
 //!
 //! Not here: the invalidation itself (`invalidate`).
 

@@ -23,7 +23,7 @@ use crate::purge::{
     Urgency,
 };
 use crate::record;
-use crate::response::{Parts, Reading, ResponseHead, StoredResponse, Variants};
+use crate::response::{Parts, Reading, ResponseHead, Scope, StoredResponse, Variants};
 use crate::shared::{Pools, Shared};
 use crate::stats::{DiskState, StoreStats};
 
@@ -270,6 +270,11 @@ impl Store {
     #[inline]
     pub fn purge_state(&self, response: &StoredResponse) -> PurgeState {
         self.0.shared.clock().state(&response.names, response.head.fetched_at, &response.checked)
+    }
+
+    /// What purges since `position` say of a response that is not stored, by what they can name about it.
+    pub fn purge_state_of(&self, scope: &Scope, surrogate_keys: &[Box<str>], position: Position) -> PurgeState {
+        self.0.shared.clock().state_now(&Names::of(scope, surrogate_keys), position)
     }
 
     /// Whether a hard purge took away what was stored under the key: why there is nothing now. Remembered for a bounded
