@@ -230,6 +230,25 @@ async fn a_purged_part_completes_nothing() {
     assert_eq!(asked(&origin, 1), (None, None));
 }
 
+/// Of one variant so many parts are kept; the oldest make room.
+#[tokio::test]
+async fn the_oldest_parts_make_room() {
+    const KEPT: usize = brim_node::request::partial::PARTS_MAX;
+    let content: &'static str = "0123456789".repeat(100).leak();
+    let origin = origin_of(content, "\"1\"").await;
+    let node = node_of(&origin, LONG).await;
+    let range = |number: usize| format!("bytes={}-{}", number * 20, number * 20 + 9);
+    for number in 0..KEPT + 3 {
+        node.get_with("/a", "range", &range(number)).await.assert_stored();
+    }
+    for number in 3..KEPT + 3 {
+        node.get_with("/a", "range", &range(number)).await.assert_status(206).assert_hit();
+    }
+    for number in 0..3 {
+        node.get_with("/a", "range", &range(number)).await.assert_status(206).assert_forwarded("partial");
+    }
+}
+
 /// Parts survive a restart, and are put together from disk.
 #[tokio::test]
 async fn parts_are_read_from_disk() {

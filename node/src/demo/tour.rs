@@ -91,25 +91,7 @@ fn steps(https: u16, admin: SocketAddr, token_file: &Path, plugins: &[&str]) -> 
         look_at: "Key and where each part comes from, what is stored and why not, age and lifetime figure by figure.",
     });
     if plugins.contains(&"tenant-key") {
-        steps.push(Step {
-            title: "A plugin shapes the key: the tenant counts, tracking parameters and order do not",
-            commands: vec![
-                curl("-H 'X-Tenant: acme' 'BASE/catalogue?page=1&limit=5&utm_source=mail'"),
-                curl("-H 'X-Tenant: acme' 'BASE/catalogue?limit=5&page=1'"),
-                curl("-H 'X-Tenant: globex' 'BASE/catalogue?limit=5&page=1'"),
-            ],
-            look_at: "fwd=uri-miss, then hit for the same tenant; another tenant has prices of its own and misses.",
-        });
-        steps.push(Step {
-            title: "Swap a plugin, and take it back",
-            commands: vec![
-                brim("plugin new my-key"),
-                brim(&format!("plugin push my-key --name tenant-key --activate --admin http://{admin}")),
-                brim(&format!("plugin list tenant-key --admin http://{admin}")),
-                brim(&format!("plugin rollback tenant-key --admin http://{admin}")),
-            ],
-            look_at: "Repeat the step before under the new rule: it knows no tenants, so globex is given acme's prices. That is what a rollback is for.",
-        });
+        steps.extend(plugin_steps(&curl, &brim, admin));
     }
     steps.push(Step {
         title: "What the node says of itself",
@@ -120,6 +102,31 @@ fn steps(https: u16, admin: SocketAddr, token_file: &Path, plugins: &[&str]) -> 
         look_at: "",
     });
     steps
+}
+
+/// What the key rule `tenant-key` does, and how it is swapped.
+fn plugin_steps(curl: &impl Fn(&str) -> String, brim: &impl Fn(&str) -> String, admin: SocketAddr) -> [Step; 2] {
+    [
+        Step {
+            title: "A plugin shapes the key: the tenant counts, tracking parameters and order do not",
+            commands: vec![
+                curl("-H 'X-Tenant: acme' 'BASE/catalogue?page=1&limit=5&utm_source=mail'"),
+                curl("-H 'X-Tenant: acme' 'BASE/catalogue?limit=5&page=1'"),
+                curl("-H 'X-Tenant: globex' 'BASE/catalogue?limit=5&page=1'"),
+            ],
+            look_at: "fwd=uri-miss, then hit for the same tenant; another tenant has prices of its own and misses.",
+        },
+        Step {
+            title: "Swap a plugin, and take it back",
+            commands: vec![
+                brim("plugin new my-key"),
+                brim(&format!("plugin push my-key --name tenant-key --activate --admin http://{admin}")),
+                brim(&format!("plugin list tenant-key --admin http://{admin}")),
+                brim(&format!("plugin rollback tenant-key --admin http://{admin}")),
+            ],
+            look_at: "Repeat the step before under the new rule: it knows no tenants, so globex is given acme's prices. That is what a rollback is for.",
+        },
+    ]
 }
 
 /// How to call this program from the current directory.

@@ -18,7 +18,7 @@ mod text;
 
 use std::sync::Arc;
 
-use brim_semantics::{PurgeState, Why};
+use brim_semantics::Why;
 use brim_store::Found;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, Uri};
@@ -32,15 +32,14 @@ use super::accept::Inbound;
 use super::collapse::FlightKey;
 use super::error::RequestError;
 use super::exchange::Exchange;
-use super::fetch::flight_key;
+use super::fetch::{flight_key, goes_alone};
 use super::key::{self, Bypass, Keyed};
 use super::lookup::{self, Absent, Lookup};
 use super::need::{Errand, Held, Need};
 use super::partial::Ask;
-use super::{Cache, Routed, forward};
+use super::{Cache, Judged, Routed, forward};
 use crate::body::ResponseBody;
 use crate::route::Route;
-use crate::telemetry::Outcome;
 
 /// A request to be explained, as an HTTP/1.1 client would send it.
 #[derive(Debug, Clone)]
@@ -139,45 +138,35 @@ async fn follow(cache: &Cache, inbound: &mut Inbound, exchange: &mut Exchange, t
 
     let found = look_up(cache, &key, inbound, &route, exchange, told).await;
     let whole_max = cache.snapshot.load().config.store.range_whole_max;
-    let need = match found {
-        Lookup::Fresh(held) => {
-            cache.hit(held.clone(), exchange.time, exchange);
-            return Ending::Hit(held);
-        }
-        Lookup::StaleAllowed(held) => {
-            exchange.explain("max-stale");
-            cache.hit(held.clone(), exchange.time, exchange);
-            return Ending::Hit(held);
-        }
-        Lookup::StaleWhileValidating(held) => {
-            let is_purged = cache.store.purge_state(held.newest()) == PurgeState::Soft;
-            exchange.explain(if is_purged { Why::SoftPurged.as_detail() } else { "stale-while-revalidate" });
-            cache.hit(held.clone(), exchange.time, exchange);
-            if is_purged {
-                exchange.ttl_s = exchange.ttl_s.map(|ttl_s| ttl_s.min(0));
-            }
+    match cache.judge(found, &route, inbound, exchange) {
+        Err(error) => Ending::Refused(error),
+        Ok(Judged::Hit(held)) => Ending::Hit(held),
+        Ok(Judged::HitToValidate(held)) => {
             let errand = Errand::new(Need::Validate(held.clone(), Why::Stale), inbound, whole_max);
             let flight = flight_key(&key, errand.flight_variant(inbound), inbound);
             told.collapse = Some(collapse(cache, &flight));
-            return Ending::StaleWhileValidating(held, errand.ask);
+            Ending::StaleWhileValidating(held, errand.ask)
         }
-        Lookup::MustValidate(held, why) => Need::Validate(held, why),
-        Lookup::Incomplete(parts) => Need::Complete(parts),
-        Lookup::OtherVariants(others, variant) => Need::Select(others, variant),
-        Lookup::Absent(absent) => Need::Fetch(absent),
-    };
-    need.note(exchange);
-    let heeds_client = !route.config.policy.ignore_request_directives;
-    if inbound.directives.only_if_cached && heeds_client {
-        exchange.outcome = Outcome::Refused;
-        exchange.detail = None;
-        return Ending::Refused(RequestError::OnlyIfCached);
+        Ok(Judged::Forward(need)) => {
+            let errand = Errand::new(need, inbound, whole_max);
+            follow_fetch(cache, &key, &route, inbound, errand, told)
+        }
     }
-    let is_alone = inbound.directives.no_store && heeds_client;
-    let errand = Errand::new(need, inbound, whole_max);
+}
+
+/// `Cache::fetch`, up to where it would wait or send.
+fn follow_fetch(
+    cache: &Cache,
+    key: &brim_semantics::CacheKey,
+    route: &Route,
+    inbound: &Inbound,
+    errand: Errand,
+    told: &mut Told,
+) -> Ending {
+    let is_alone = goes_alone(route, inbound);
     let errand = if is_alone { errand.alone(inbound) } else { errand };
-    let flight = flight_key(&key, errand.flight_variant(inbound), inbound);
-    let whole = flight_key(&key, errand.variant(inbound), inbound);
+    let flight = flight_key(key, errand.flight_variant(inbound), inbound);
+    let whole = flight_key(key, errand.variant(inbound), inbound);
     let under_way = if cache.flights.waiters_of(&whole).is_some() { &whole } else { &flight };
     let facts = collapse(cache, under_way);
     tell_collapse(&facts, &mut told.steps);

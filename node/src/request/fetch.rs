@@ -60,7 +60,7 @@ impl Cache {
         let began = Instant::now();
         let mut errand = Errand::new(need, inbound, self.snapshot.load().config.store.range_whole_max);
         let mut flight = flight_key(&key, errand.flight_variant(inbound), inbound);
-        if inbound.directives.no_store && !route.config.policy.ignore_request_directives {
+        if goes_alone(route, inbound) {
             // What it fetches cannot be shared, so nobody may wait for it, and what is stored cannot be completed with it.
             errand = errand.alone(inbound);
             flight = flight_key(&key, errand.flight_variant(inbound), inbound);
@@ -322,6 +322,11 @@ impl Cache {
         exchange.ttl_s = Some(stored.head.meta.ttl_seconds(now));
         Some(held.clone().into_answer())
     }
+}
+
+/// Whether what a request fetches is for its client alone, by its own word (RFC 9111 §5.2.1.5).
+pub(super) fn goes_alone(route: &Route, inbound: &Inbound) -> bool {
+    inbound.directives.no_store && !route.config.policy.ignore_request_directives
 }
 
 /// What a request for `variant` of `key` collapses on.

@@ -34,7 +34,7 @@ pub mod respond;
 mod upgrade;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use brim_semantics::{ForwardReason, PurgeState, Why};
@@ -136,25 +136,41 @@ impl Cache {
         };
         exchange.key = Some(key.hash());
 
-        let now = exchange.time;
-        let found = lookup::find(&self.store, &key, inbound, &route, now).await;
+        let found = lookup::find(&self.store, &key, inbound, &route, exchange.time).await;
         exchange.times.lookup = exchange.started.elapsed().saturating_sub(exchange.times.route + exchange.times.key);
+        match self.judge(found, &route, inbound, exchange)? {
+            Judged::Hit(held) => Ok(held.into_answer()),
+            Judged::HitToValidate(held) => {
+                self.validate_behind(&route, &key, inbound, &held, exchange);
+                Ok(held.into_answer())
+            }
+            Judged::Forward(need) => self.fetch(&route, key, inbound, need, exchange).await,
+        }
+    }
+
+    /// What a look-up comes to, and what the record says of it.
+    fn judge(
+        &self,
+        found: Lookup,
+        route: &Route,
+        inbound: &Inbound,
+        exchange: &mut Exchange,
+    ) -> Result<Judged, RequestError> {
         let need = match found {
-            Lookup::Fresh(held) => return Ok(self.hit(held, now, exchange)),
+            Lookup::Fresh(held) => return Ok(Judged::Hit(hit(held, exchange))),
             Lookup::StaleAllowed(held) => {
                 exchange.explain("max-stale");
-                return Ok(self.hit(held, now, exchange));
+                return Ok(Judged::Hit(hit(held, exchange)));
             }
             Lookup::StaleWhileValidating(held) => {
-                self.validate_behind(&route, &key, inbound, &held, exchange);
                 let is_purged = self.store.purge_state(held.newest()) == PurgeState::Soft;
                 exchange.explain(if is_purged { Why::SoftPurged.as_detail() } else { "stale-while-revalidate" });
-                let answer = self.hit(held, now, exchange);
+                let held = hit(held, exchange);
                 if is_purged {
                     // By its age it would be fresh still; a purge has said otherwise.
                     exchange.ttl_s = exchange.ttl_s.map(|ttl_s| ttl_s.min(0));
                 }
-                return Ok(answer);
+                return Ok(Judged::HitToValidate(held));
             }
             Lookup::MustValidate(held, why) => Need::Validate(held, why),
             Lookup::Incomplete(parts) => Need::Complete(parts),
@@ -168,7 +184,7 @@ impl Cache {
             exchange.detail = None;
             return Err(RequestError::OnlyIfCached);
         }
-        self.fetch(&route, key, inbound, need, exchange).await
+        Ok(Judged::Forward(need))
     }
 
     /// Accept and route.
@@ -180,12 +196,6 @@ impl Cache {
         }
         let site = snapshot.routes.site(&inbound.authority).ok_or(RequestError::NoSite)?;
         site.route(inbound.path()).cloned().map(Routed::To).ok_or(RequestError::NoRoute)
-    }
-
-    fn hit(&self, held: Held, now: SystemTime, exchange: &mut Exchange) -> Answer {
-        exchange.outcome = Outcome::Hit;
-        exchange.ttl_s = Some(held.newest().head.meta.ttl_seconds(now));
-        held.into_answer()
     }
 
     /// Past the store: the origin's answer is for this client alone, but for what a POST leaves for later GETs.
@@ -234,4 +244,20 @@ enum Routed {
     To(Arc<Route>),
     /// This node, whatever the route.
     Here(Response<ResponseBody>),
+}
+
+/// What a look-up comes to.
+enum Judged {
+    /// The answer.
+    Hit(Held),
+    /// The answer, which is validated behind it.
+    HitToValidate(Held),
+    /// The origin has to be asked.
+    Forward(Need),
+}
+
+fn hit(held: Held, exchange: &mut Exchange) -> Held {
+    exchange.outcome = Outcome::Hit;
+    exchange.ttl_s = Some(held.newest().head.meta.ttl_seconds(exchange.time));
+    held
 }

@@ -1,4 +1,10 @@
 //! Need: why the origin is asked, and what is there to fall back on.
+//!
+//! Always true:
+//! - Only what a validation is about ([`Need::held`]) may answer in place of an origin that fails.
+//! - Requests that ask for different bytes, or for the same bytes of different representations, collapse apart.
+//!
+//! Not here: which it is (`lookup`), what parts there are and lack (`partial`), asking (`fetch`).
 
 use std::ops::Range;
 use std::sync::Arc;
