@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use brim_store::{DiskState, StoreStats};
+
 use crate::admin::{EndpointStatus, NodeStatus, OriginStatus, RequestStatus, StoreStatus};
+use crate::config::Config;
 use crate::node::Shared;
 use crate::origin::{EndpointSnapshot, WAIT_BUCKETS_MS};
 use crate::telemetry::{Family, Scrape};
@@ -25,13 +28,7 @@ pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
         uptime_seconds: shared.started.elapsed().as_secs(),
         listeners: http.chain(https).collect(),
         sites: snapshot.routes.sites().iter().map(|site| site.name.to_string()).collect(),
-        store: StoreStatus {
-            responses: stats.stored_count,
-            disk_bytes: stats.segment_bytes + stats.index_bytes,
-            disk_bytes_max: snapshot.config.store.disk_max,
-            memory_bytes: stats.memory_bytes,
-            memory_bytes_max: snapshot.config.store.memory_max,
-        },
+        store: store_status(&stats, &snapshot.config),
         requests: RequestStatus {
             count: totals.requests,
             hits: totals.hits,
@@ -39,6 +36,54 @@ pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
         },
         purge_position: stats.position.0,
         origins: snapshot.origins.snapshot().into_iter().map(origin_status).collect(),
+    }
+}
+
+fn store_status(stats: &StoreStats, config: &Config) -> StoreStatus {
+    let (state, reason) = disk_state(&stats.disk);
+    StoreStatus {
+        responses: stats.stored_count,
+        responses_on_disk: stats.written_count,
+        disk: state.to_owned(),
+        disk_reason: reason.map(str::to_owned),
+        purge_log_failure: stats.purge_log_failure.clone(),
+        disk_bytes: stats.segment_bytes + stats.index_bytes,
+        disk_bytes_max: config.store.disk_max,
+        disk_full: stats.is_disk_full,
+        segments: stats.segment_count,
+        segment_bytes: stats.segment_bytes,
+        live_bytes: stats.live_bytes,
+        index_bytes: stats.index_bytes,
+        index_live_bytes: stats.entry_bytes,
+        memory_bytes: stats.memory_bytes,
+        memory_bytes_max: config.store.memory_max,
+        memory_keys: stats.memory_keys,
+        queued_bytes: stats.queued_bytes,
+        writes: stats.writes,
+        writes_dropped: stats.writes_dropped,
+        write_errors: stats.write_errors,
+        not_admitted: stats.not_admitted,
+        evicted: stats.responses_evicted,
+        segments_compacted: stats.segments_compacted,
+        index_rebuilds: stats.index_rebuilds,
+        unreadable: stats.damaged,
+        quarantines: stats.quarantined,
+        stalls: stats.stalls,
+        purge_marks: stats.purge_marks,
+        purge_log_bytes: stats.purge_log_bytes,
+    }
+}
+
+/// All states of a disk tier.
+const DISK_STATES: [&str; 5] = ["opening", "ready", "paused", "failed", "closed"];
+
+fn disk_state(disk: &DiskState) -> (&'static str, Option<&str>) {
+    match disk {
+        DiskState::Opening => (DISK_STATES[0], None),
+        DiskState::Ready => (DISK_STATES[1], None),
+        DiskState::Paused(reason) => (DISK_STATES[2], Some(reason)),
+        DiskState::Failed(reason) => (DISK_STATES[3], Some(reason)),
+        DiskState::Closed => (DISK_STATES[4], None),
     }
 }
 
@@ -97,21 +142,51 @@ fn tell_store(shared: &Shared, scrape: &mut Scrape) {
     let snapshot = shared.cache.snapshot.load();
     scrape.set(Family::StoreMemoryBytes, &[], stats.memory_bytes);
     scrape.set(Family::StoreMemoryMax, &[], snapshot.config.store.memory_max);
-    scrape.set(Family::StoreDiskBytes, &[], stats.segment_bytes + stats.index_bytes);
     scrape.set(Family::StoreDiskMax, &[], snapshot.config.store.disk_max);
     scrape.set(Family::StoreEntries, &["memory"], stats.memory_keys);
-    scrape.set(Family::StoreEntries, &["disk"], stats.stored_count);
-    scrape.set(Family::StoreEvictions, &[], stats.responses_evicted);
+    scrape.set(Family::FillsAborted, &[], stats.fills_aborted);
+    scrape.set(Family::FillsUnread, &[], stats.fills_unread);
+    scrape.set(Family::FillsUnderWay, &[], shared.cache.flights.len());
+    scrape.set(Family::Purges, &[], stats.purges);
+    scrape.set(Family::PurgePosition, &[], stats.position.0);
+    scrape.set(Family::PurgeMarks, &[], stats.purge_marks);
+    scrape.set(Family::PurgeLogBytes, &[], stats.purge_log_bytes);
+    scrape.set(Family::PurgeLogFailing, &[], u64::from(stats.purge_log_failure.is_some()));
+    tell_disk(&stats, scrape);
+}
+
+fn tell_disk(stats: &StoreStats, scrape: &mut Scrape) {
+    let present = disk_state(&stats.disk).0;
+    for state in DISK_STATES {
+        scrape.set(Family::StoreDiskState, &[state], u64::from(state == present));
+    }
+    scrape.set(Family::StoreDiskBytes, &["segments"], stats.segment_bytes);
+    scrape.set(Family::StoreDiskBytes, &["index"], stats.index_bytes);
+    scrape.set(Family::StoreLiveBytes, &["segments"], stats.live_bytes);
+    scrape.set(Family::StoreLiveBytes, &["index"], stats.entry_bytes);
+    scrape.set(Family::StoreSegments, &[], stats.segment_count);
+    scrape.set(Family::StoreEntries, &["disk"], stats.written_count);
+    scrape.set(Family::StoreQueuedBytes, &[], stats.queued_bytes);
+    scrape.set(Family::StoreWrites, &[], stats.writes);
+    scrape.set(Family::StoreWrittenBytes, &[], stats.bytes_written);
     scrape.set(Family::StoreWritesDropped, &[], stats.writes_dropped);
     scrape.set(Family::StoreWriteErrors, &[], stats.write_errors);
+    scrape.set(Family::StoreNotAdmitted, &[], stats.not_admitted);
+    scrape.set(Family::StoreDemoted, &[], stats.demoted);
+    scrape.set(Family::StoreEvictions, &[], stats.responses_evicted);
+    scrape.set(Family::StoreSegmentsEvicted, &[], stats.segments_evicted);
+    scrape.set(Family::StoreMoved, &[], stats.moved);
+    scrape.set(Family::StoreSegmentsCompacted, &[], stats.segments_compacted);
+    scrape.set(Family::StoreCompactedBytes, &[], stats.compacted_bytes);
+    scrape.set(Family::StoreCompaction, &[], stats.compaction);
+    scrape.set(Family::StoreIndexRebuilds, &[], stats.index_rebuilds);
+    scrape.set(Family::StoreLoads, &["found"], stats.loads_found);
+    let absent = stats.loads.saturating_sub(stats.loads_found).saturating_sub(stats.loads_given_up);
+    scrape.set(Family::StoreLoads, &["absent"], absent);
     scrape.set(Family::StoreReadFailures, &[], stats.damaged);
     scrape.set(Family::StoreLoadsGivenUp, &[], stats.loads_given_up);
     scrape.set(Family::StoreQuarantines, &[], stats.quarantined);
-    scrape.set(Family::FillsAborted, &[], stats.fills_aborted);
-    scrape.set(Family::FillsUnread, &[], stats.fills_unread);
-    scrape.set(Family::Purges, &[], stats.purges);
-    scrape.set(Family::PurgePosition, &[], stats.position.0);
-    scrape.set(Family::FillsUnderWay, &[], shared.cache.flights.len());
+    scrape.set(Family::StoreStalls, &[], stats.stalls);
 }
 
 fn tell_plugins(shared: &Shared, scrape: &mut Scrape) {

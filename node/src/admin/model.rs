@@ -159,19 +159,91 @@ pub struct NodeStatus {
     pub origins: Vec<OriginStatus>,
 }
 
-/// Figures of the store.
+/// Figures of the store. Counters begin with the node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StoreStatus {
     /// Stored responses.
     pub responses: u64,
-    /// Bytes on disk.
+    /// Those of them that are on disk.
+    #[serde(default)]
+    pub responses_on_disk: u64,
+    /// The disk tier: `opening`, `ready`, `paused` (read, not written), `failed` (another one is being made) or `closed`.
+    #[serde(default)]
+    pub disk: String,
+    /// Why it is paused or has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_reason: Option<String>,
+    /// Why purges are refused now, if they are: the purge log cannot be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purge_log_failure: Option<String>,
+    /// Bytes on disk, index included.
     pub disk_bytes: u64,
     /// Bytes that it may take there.
     pub disk_bytes_max: u64,
+    /// Something has to go before something is written, and a response is written once it was asked for twice.
+    #[serde(default)]
+    pub disk_full: bool,
+    /// Segment files.
+    #[serde(default)]
+    pub segments: u64,
+    /// Bytes in them.
+    #[serde(default)]
+    pub segment_bytes: u64,
+    /// Bytes in them that stored responses need.
+    #[serde(default)]
+    pub live_bytes: u64,
+    /// Bytes of the index.
+    #[serde(default)]
+    pub index_bytes: u64,
+    /// Bytes of its entries.
+    #[serde(default)]
+    pub index_live_bytes: u64,
     /// Bytes in memory.
     pub memory_bytes: u64,
     /// Bytes that it may take there.
     pub memory_bytes_max: u64,
+    /// Cache keys in memory.
+    #[serde(default)]
+    pub memory_keys: u64,
+    /// Bytes that wait to be written.
+    #[serde(default)]
+    pub queued_bytes: u64,
+    /// Responses written to disk.
+    #[serde(default)]
+    pub writes: u64,
+    /// Responses not written: no room, a full queue, a write that failed.
+    #[serde(default)]
+    pub writes_dropped: u64,
+    /// Writes that failed.
+    #[serde(default)]
+    pub write_errors: u64,
+    /// Responses not written to a full disk because they were asked for once.
+    #[serde(default)]
+    pub not_admitted: u64,
+    /// Responses that were removed to make room.
+    #[serde(default)]
+    pub evicted: u64,
+    /// Segments emptied for the dead bytes in them.
+    #[serde(default)]
+    pub segments_compacted: u64,
+    /// Times the index was copied into a new database, for the space it had not given back.
+    #[serde(default)]
+    pub index_rebuilds: u64,
+    /// Stored responses that could not be read, and are gone.
+    #[serde(default)]
+    pub unreadable: u64,
+    /// Times the store on disk was set aside.
+    #[serde(default)]
+    pub quarantines: u64,
+    /// Times it was given up because the disk did not answer.
+    #[serde(default)]
+    pub stalls: u64,
+    /// Names and prefixes for which a purge is remembered.
+    #[serde(default)]
+    pub purge_marks: u64,
+    /// Bytes of the purge log.
+    #[serde(default)]
+    pub purge_log_bytes: u64,
 }
 
 /// Figures of the requests.

@@ -101,7 +101,14 @@ impl From<UploadRefusal> for Problem {
 impl From<PurgeError> for Problem {
     fn from(error: PurgeError) -> Problem {
         match error {
-            PurgeError::Log(_) => Problem::internal("writing the purge log", &error),
+            // The store has logged it, and tells it in the status.
+            PurgeError::Log(_) => {
+                let detail = format!("nothing was purged: {error}; try again when it can");
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "purge_log", detail)
+            }
+            PurgeError::NoAnswer => {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_answer", format!("{error}; purge again"))
+            }
             PurgeError::TooLong(_) => Problem::invalid("too_long", error.to_string()),
             PurgeError::Busy(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", format!("{error}; try again")),
             PurgeError::Closed => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "closing", "the node is stopping"),

@@ -32,16 +32,25 @@ fn lines(answer: &StatusAnswer) -> Vec<String> {
         format!("listening {}", node.listeners.join(", ")),
         format!("sites     {}", node.sites.join(", ")),
         format!(
-            "store     {}; disk {} of {}, memory {} of {}",
+            "store     {}, {} on disk; disk {} of {}{}, memory {} of {}",
             print::count(store.responses, "stored response"),
+            store.responses_on_disk,
             print::bytes(store.disk_bytes),
             print::bytes(store.disk_bytes_max),
+            if store.disk_full { " (full)" } else { "" },
             print::bytes(store.memory_bytes),
             print::bytes(store.memory_bytes_max)
         ),
         format!("requests  {}, {}{ratio}", print::count(requests.count, "request"), print::count(requests.hits, "hit")),
         format!("purges    position {}", node.purge_position),
     ];
+    if !matches!(store.disk.as_str(), "ready" | "") {
+        let reason = store.disk_reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        lines.insert(4, format!("disk      {}{reason}", store.disk.to_uppercase()));
+    }
+    if let Some(failure) = &store.purge_log_failure {
+        lines.push(format!("purges    REFUSED: the purge log cannot be written: {failure}"));
+    }
     for origin in &node.origins {
         for endpoint in &origin.endpoints {
             lines.push(format!(
@@ -68,7 +77,24 @@ fn lines(answer: &StatusAnswer) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{NodeStatus, PluginSummary, RequestStatus};
+    use crate::admin::{NodeStatus, PluginSummary, RequestStatus, StoreStatus};
+
+    #[test]
+    fn a_disk_that_takes_no_writes_is_said_loudly() {
+        let store = StoreStatus {
+            disk: "paused".to_owned(),
+            disk_reason: Some("full".to_owned()),
+            purge_log_failure: Some("no space".to_owned()),
+            ..StoreStatus::default()
+        };
+        let node = NodeStatus { store, ..NodeStatus::default() };
+        let lines = lines(&StatusAnswer { node, plugins: Vec::new() });
+        assert_eq!(lines[4], "disk      PAUSED: full");
+        assert_eq!(
+            lines.last().map(String::as_str),
+            Some("purges    REFUSED: the purge log cannot be written: no space")
+        );
+    }
 
     #[test]
     fn a_plugin_that_does_not_run_is_said_loudly() {

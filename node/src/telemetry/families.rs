@@ -88,21 +88,40 @@ families! {
 
     StoreMemoryBytes = Gauge "brim_store_memory_bytes" [] "Bytes in the memory tier.";
     StoreMemoryMax = Gauge "brim_store_memory_max_bytes" [] "Bytes that the memory tier may hold.";
-    StoreDiskBytes = Gauge "brim_store_disk_bytes" [] "Bytes of the store on disk.";
+    StoreDiskState = Gauge "brim_store_disk_state" ["state"] "1 for the state of the disk tier: opening, ready, paused (read, not written), failed (another one is being made) or closed; 0 for the others.";
+    StoreDiskBytes = Gauge "brim_store_disk_bytes" ["part"] "Bytes of the store on disk, in segments and in the index.";
     StoreDiskMax = Gauge "brim_store_disk_max_bytes" [] "Bytes that the store may use on disk.";
+    StoreLiveBytes = Gauge "brim_store_live_bytes" ["part"] "Bytes on disk that stored responses need, in segments and as index entries.";
+    StoreSegments = Gauge "brim_store_segments" [] "Segment files.";
     StoreEntries = Gauge "brim_store_entries" ["tier"] "Cache keys in the memory tier, stored responses on disk.";
-    StoreEvictions = Counter "brim_store_evictions_total" [] "Stored responses removed from disk to make room.";
+    StoreQueuedBytes = Gauge "brim_store_queued_bytes" [] "Bytes that wait to be written to disk.";
+    StoreWrites = Counter "brim_store_writes_total" [] "Responses written to disk.";
+    StoreWrittenBytes = Counter "brim_store_written_bytes_total" [] "Bytes of them in segments.";
     StoreWritesDropped = Counter "brim_store_writes_dropped_total" [] "Responses that were not written to disk: the queue was full, there was no room, or writing failed.";
     StoreWriteErrors = Counter "brim_store_write_errors_total" [] "Writes to disk that failed.";
+    StoreNotAdmitted = Counter "brim_store_not_admitted_total" [] "Responses that were not written to a full disk because they were asked for once.";
+    StoreDemoted = Counter "brim_store_demoted_total" [] "Responses that were written when they had to leave memory, because they had been hit there.";
+    StoreEvictions = Counter "brim_store_evictions_total" [] "Stored responses removed from disk to make room.";
+    StoreSegmentsEvicted = Counter "brim_store_segments_evicted_total" [] "Segments removed to make room.";
+    StoreMoved = Counter "brim_store_moved_total" [] "Stored responses that were written again when their segment had to go, because they were in use.";
+    StoreSegmentsCompacted = Counter "brim_store_segments_compacted_total" [] "Segments emptied for the dead bytes in them.";
+    StoreCompactedBytes = Counter "brim_store_compacted_bytes_total" [] "Bytes that were moved for that.";
+    StoreCompaction = Counter "brim_store_compaction_seconds_total" [] "Time of the thread that writes which went into that.";
+    StoreIndexRebuilds = Counter "brim_store_index_rebuilds_total" [] "Times the index was copied into a new database, for the space it had not given back.";
+    StoreLoads = Counter "brim_store_loads_total" ["outcome"] "Look-ups that asked the disk, by whether something was found.";
     StoreReadFailures = Counter "brim_store_read_failures_total" [] "Stored responses refused because key, length or checksum did not match.";
     StoreLoadsGivenUp = Counter "brim_store_loads_given_up_total" [] "Loads from disk that were given up: the queue was full or the deadline passed.";
-    StoreQuarantines = Counter "brim_store_quarantines_total" [] "Times the store was set aside as damaged and started empty.";
+    StoreQuarantines = Counter "brim_store_quarantines_total" [] "Times the store was set aside as damaged, failed or foreign and started empty.";
+    StoreStalls = Counter "brim_store_stalls_total" [] "Times the disk tier was given up because it did not answer.";
     FillsAborted = Counter "brim_fills_aborted_total" [] "Fills that broke off: the origin, or a content that was none.";
     FillsUnread = Counter "brim_fills_unread_total" [] "Fills that were ended because all their clients had left and much was missing.";
     FillsUnderWay = Gauge "brim_fills_under_way" [] "Fetches that other requests can wait for now.";
 
     Purges = Counter "brim_purges_total" [] "Purges and invalidations that were acknowledged.";
     PurgePosition = Gauge "brim_purge_position" [] "Position of the latest purge.";
+    PurgeMarks = Gauge "brim_purge_marks" [] "Names and prefixes for which the purge clock remembers a purge.";
+    PurgeLogBytes = Gauge "brim_purge_log_bytes" [] "Bytes of the purge log.";
+    PurgeLogFailing = Gauge "brim_purge_log_failing" [] "1 while the purge log cannot be written and purges are refused.";
 
     PluginCalls = Counter "brim_plugin_calls_total" ["plugin"] "Decisions asked of a plugin.";
     PluginMemoHits = Counter "brim_plugin_memo_hits_total" ["plugin"] "Decisions answered from the memory of earlier ones, without running the plugin.";

@@ -2,6 +2,7 @@
 //!
 //! Always true:
 //! - A job that panics costs its own result and nothing else.
+//! - Threads that hang can be left behind: what waited for them is dropped, others take their place.
 //! - Loads that wait are bounded; reads and writes of bodies are not counted here, because each reader and each fill has
 //!   one job at most.
 
@@ -18,6 +19,8 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Threads of an earlier one end with the job they have.
+    generation: u64,
     closed: bool,
 }
 
@@ -29,15 +32,19 @@ struct Shared {
 
 /// A fixed number of threads and one queue.
 pub(crate) struct Pool {
+    name: &'static str,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-fn run(shared: &Shared) {
+fn run(shared: &Shared, generation: u64) {
     loop {
         let job = {
             let mut queue = shared.queue.lock();
             loop {
+                if queue.generation != generation {
+                    return;
+                }
                 if let Some(job) = queue.jobs.pop_front() {
                     break job;
                 }
@@ -54,15 +61,33 @@ fn run(shared: &Shared) {
 }
 
 impl Pool {
-    pub(crate) fn start(name: &str, threads: usize) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let pool = Self { shared, threads: Mutex::new(Vec::new()) };
-        for n in 0..threads {
-            let shared = Arc::clone(&pool.shared);
-            let thread = std::thread::Builder::new().name(format!("{name}-{n}")).spawn(move || run(&shared))?;
-            pool.threads.lock().push(thread);
-        }
+    pub(crate) fn start(name: &'static str, threads: usize) -> std::io::Result<Self> {
+        let pool = Self { name, shared: Arc::default(), threads: Mutex::default() };
+        *pool.threads.lock() = pool.spawn(threads, 0)?;
         Ok(pool)
+    }
+
+    fn spawn(&self, count: usize, generation: u64) -> std::io::Result<Vec<JoinHandle<()>>> {
+        let spawn = |n: usize| {
+            let shared = Arc::clone(&self.shared);
+            let name = format!("{}-{n}", self.name);
+            std::thread::Builder::new().name(name).spawn(move || run(&shared, generation))
+        };
+        (0..count).map(spawn).collect()
+    }
+
+    /// Leaves the threads with the jobs they have and drops what waits; as many new ones take over.
+    pub(crate) fn leave_behind(&self) -> std::io::Result<()> {
+        let mut threads = self.threads.lock();
+        let (generation, dropped) = {
+            let mut queue = self.shared.queue.lock();
+            queue.generation += 1;
+            (queue.generation, std::mem::take(&mut queue.jobs))
+        };
+        drop(dropped);
+        self.shared.wake.notify_all();
+        *threads = self.spawn(threads.len(), generation)?;
+        Ok(())
     }
 
     /// The result, or an error when the pool is closed, the queue full (`waiting_max`), or the job panicked.
@@ -114,6 +139,25 @@ mod tests {
         let kept = pool.submit(8, || 7);
         assert!(lost.await.is_err());
         assert_eq!(kept.await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn threads_that_hang_are_left_behind() {
+        let pool = Pool::start("test", 1).unwrap();
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(0);
+        let (started, starts) = std::sync::mpsc::sync_channel::<()>(0);
+        let stuck = pool.submit(8, move || {
+            started.send(()).unwrap();
+            held.recv()
+        });
+        starts.recv().unwrap();
+        let waiting = pool.submit(8, || 1);
+        pool.leave_behind().unwrap();
+        assert!(waiting.await.is_err(), "it waited for what hangs");
+        assert_eq!(pool.submit(8, || 2).await, Ok(2));
+        drop(release);
+        assert!(stuck.await.unwrap().is_err());
+        pool.close();
     }
 
     #[tokio::test]

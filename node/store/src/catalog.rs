@@ -1,7 +1,8 @@
-//! The catalog: a card in memory for each stored response that is on disk or queued for it. It answers "definitely
-//! absent" without a disk hop, and it is what an index entry is measured by.
+//! The catalog: a card in memory for each stored response, wherever it is. It answers "definitely absent" without a disk hop,
+//! and it is what an index entry is measured by.
 //!
 //! Always true:
+//! - What the memory tier holds has a card; the card of what is nowhere else goes with it.
 //! - An index entry counts only while its card has the same serial. Removing the card removes the response, at once, on
 //!   all threads, whatever the index still holds; a replaced entry cannot come back.
 //! - A key has at most `variants_max` cards; the oldest makes room.
@@ -37,8 +38,17 @@ impl Hasher for KeyHasher {
 pub(crate) type BuildKeyHasher = BuildHasherDefault<KeyHasher>;
 
 const SHARDS: usize = 64;
-/// The segment of a response that waits to be written. Ids begin at 1.
-pub(crate) const UNWRITTEN: u64 = 0;
+
+/// Where a stored response is, besides the memory tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whereabouts {
+    /// Nowhere: it goes when the memory tier lets go of it.
+    Memory,
+    /// It waits to be written.
+    Queued,
+    /// In this segment, by an index entry of so many bytes.
+    Written { segment: u64, entry_bytes: u32 },
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Card {
@@ -46,7 +56,7 @@ pub(crate) struct Card {
     pub(crate) serial: u64,
     pub(crate) fetched_at: Position,
     pub(crate) length: u64,
-    pub(crate) segment: u64,
+    pub(crate) at: Whereabouts,
     /// Read from disk since it was written.
     pub(crate) used: bool,
     pub(crate) names: Arc<Names>,
@@ -60,6 +70,33 @@ pub(crate) struct Which {
     pub(crate) serial: u64,
 }
 
+/// What becomes of a response that the memory tier let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// It is on disk, will be, or was replaced.
+    Stays,
+    /// It was hit while it was in memory alone: it is worth a place on disk, and is taken for queued.
+    Write,
+    /// It is gone.
+    Gone,
+}
+
+impl Card {
+    fn segment(&self) -> Option<u64> {
+        match self.at {
+            Whereabouts::Written { segment, .. } => Some(segment),
+            Whereabouts::Memory | Whereabouts::Queued => None,
+        }
+    }
+
+    fn entry_bytes(&self) -> u64 {
+        match self.at {
+            Whereabouts::Written { entry_bytes, .. } => u64::from(entry_bytes),
+            Whereabouts::Memory | Whereabouts::Queued => 0,
+        }
+    }
+}
+
 type Shard = HashMap<KeyHash, Vec<Card>, BuildKeyHasher>;
 
 #[derive(Debug)]
@@ -68,18 +105,21 @@ pub(crate) struct Catalog {
     /// Live bytes by segment.
     live: Mutex<HashMap<u64, u64>>,
     count: AtomicU64,
+    written: AtomicU64,
     bytes: AtomicU64,
+    entry_bytes: AtomicU64,
     variants_max: usize,
 }
 
 impl Catalog {
     pub(crate) fn new(variants_max: usize) -> Self {
-        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
         Self {
-            shards,
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             live: Mutex::default(),
             count: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            entry_bytes: AtomicU64::new(0),
             variants_max: variants_max.max(1),
         }
     }
@@ -91,28 +131,38 @@ impl Catalog {
 
     fn added(&self, card: &Card) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(record_bytes(card.length), Ordering::Relaxed);
-        self.add_live(card.segment, card.length);
-    }
-
-    fn add_live(&self, segment: u64, length: u64) {
-        if segment != UNWRITTEN {
-            *self.live.lock().entry(segment).or_default() += record_bytes(length);
-        }
-    }
-
-    fn sub_live(&self, segment: u64, length: u64) {
-        if segment != UNWRITTEN
-            && let Some(live) = self.live.lock().get_mut(&segment)
-        {
-            *live = live.saturating_sub(record_bytes(length));
-        }
+        self.add_written(card);
     }
 
     fn removed(&self, card: &Card) {
         self.count.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(record_bytes(card.length), Ordering::Relaxed);
-        self.sub_live(card.segment, card.length);
+        self.sub_written(card);
+    }
+
+    fn add_written(&self, card: &Card) {
+        let Some(segment) = card.segment() else { return };
+        let bytes = record_bytes(card.length);
+        self.written.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.entry_bytes.fetch_add(card.entry_bytes(), Ordering::Relaxed);
+        *self.live.lock().entry(segment).or_default() += bytes;
+    }
+
+    fn sub_written(&self, card: &Card) {
+        let Some(segment) = card.segment() else { return };
+        let bytes = record_bytes(card.length);
+        self.written.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.entry_bytes.fetch_sub(card.entry_bytes(), Ordering::Relaxed);
+        if let Some(live) = self.live.lock().get_mut(&segment) {
+            *live = live.saturating_sub(bytes);
+        }
+    }
+
+    fn set_at(&self, card: &mut Card, at: Whereabouts) {
+        self.sub_written(card);
+        card.at = at;
+        self.add_written(card);
     }
 
     pub(crate) fn contains(&self, key: KeyHash) -> bool {
@@ -140,27 +190,47 @@ impl Catalog {
     }
 
     /// A card for what the index holds at opening; a response stored since has priority.
-    pub(crate) fn put_found(&self, key: KeyHash, card: Card) -> bool {
+    pub(crate) fn put_found(&self, key: KeyHash, card: Card) -> Found {
         let mut shard = self.shard(key).write();
         let cards = shard.entry(key).or_insert_with(|| Vec::with_capacity(1));
         if cards.iter().any(|known| known.variant == card.variant) || cards.len() >= self.variants_max {
-            return false;
+            return Found::Refused;
         }
         self.added(&card);
         cards.push(card);
-        true
+        if cards.len() == 1 { Found::Alone } else { Found::WithOthers }
     }
 
     /// True when it is still the response of its variant; it then counts for the segment.
-    pub(crate) fn placed(&self, which: Which, segment: u64) -> bool {
+    pub(crate) fn placed(&self, which: Which, segment: u64, entry_bytes: u32) -> bool {
         let mut shard = self.shard(which.key).write();
         let Some(card) = find(&mut shard, which) else { return false };
-        let length = card.length;
-        let before = std::mem::replace(&mut card.segment, segment);
         card.used = false;
-        self.sub_live(before, length);
-        self.add_live(segment, length);
+        self.set_at(card, Whereabouts::Written { segment, entry_bytes });
         true
+    }
+
+    /// It waits for no writer any more, and is in memory alone. False: it has been replaced or removed.
+    pub(crate) fn in_memory_alone(&self, which: Which) -> bool {
+        let mut shard = self.shard(which.key).write();
+        let Some(card) = find(&mut shard, which) else { return false };
+        self.set_at(card, Whereabouts::Memory);
+        true
+    }
+
+    /// The memory tier let go of it; `was_hit` says whether somebody got it from there.
+    pub(crate) fn left_memory(&self, which: Which, was_hit: bool) -> Left {
+        let mut shard = self.shard(which.key).write();
+        let Some(card) = find(&mut shard, which) else { return Left::Stays };
+        if card.at != Whereabouts::Memory {
+            return Left::Stays;
+        }
+        if was_hit {
+            card.at = Whereabouts::Queued;
+            return Left::Write;
+        }
+        self.remove_from(&mut shard, which);
+        Left::Gone
     }
 
     pub(crate) fn is_current(&self, which: Which) -> bool {
@@ -170,19 +240,32 @@ impl Catalog {
             .is_some_and(|cards| cards.iter().any(|card| card.variant == which.variant && card.serial == which.serial))
     }
 
+    pub(crate) fn segment_of(&self, which: Which) -> Option<u64> {
+        let shard = self.shard(which.key).read();
+        let cards = shard.get(&which.key)?;
+        cards.iter().find(|card| card.variant == which.variant && card.serial == which.serial)?.segment()
+    }
+
+    /// True when a response of this variant is on disk, or waits to be written.
+    pub(crate) fn is_beyond_memory(&self, key: KeyHash, variant: u64) -> bool {
+        let shard = self.shard(key).read();
+        let is_it = |card: &Card| card.variant == variant && card.at != Whereabouts::Memory;
+        shard.get(&key).is_some_and(|cards| cards.iter().any(is_it))
+    }
+
     /// True when the index holds a response of this variant that counts.
     pub(crate) fn is_written(&self, key: KeyHash, variant: u64) -> bool {
         let shard = self.shard(key).read();
         shard
             .get(&key)
-            .is_some_and(|cards| cards.iter().any(|card| card.variant == variant && card.segment != UNWRITTEN))
+            .is_some_and(|cards| cards.iter().any(|card| card.variant == variant && card.segment().is_some()))
     }
 
     /// The variants of a key that are written, marked as used.
     pub(crate) fn written(&self, key: KeyHash) -> Vec<Which> {
         let mut shard = self.shard(key).write();
         let Some(cards) = shard.get_mut(&key) else { return Vec::new() };
-        let written = cards.iter_mut().filter(|card| card.segment != UNWRITTEN);
+        let written = cards.iter_mut().filter(|card| card.segment().is_some());
         written
             .map(|card| {
                 card.used = true;
@@ -193,7 +276,10 @@ impl Catalog {
 
     /// True when the card was there: from here on the response is gone.
     pub(crate) fn remove(&self, which: Which) -> bool {
-        let mut shard = self.shard(which.key).write();
+        self.remove_from(&mut self.shard(which.key).write(), which)
+    }
+
+    fn remove_from(&self, shard: &mut Shard, which: Which) -> bool {
         let Some(cards) = shard.get_mut(&which.key) else { return false };
         let Some(at) = cards.iter().position(|card| card.variant == which.variant && card.serial == which.serial)
         else {
@@ -213,10 +299,21 @@ impl Catalog {
         cards.iter().map(|card| Which { key, variant: card.variant, serial: card.serial }).collect()
     }
 
-    pub(crate) fn clear(&self) {
+    /// Forgets the disk: what `is_in_memory` stays with that alone, all else goes.
+    pub(crate) fn leave_disk(&self, is_in_memory: impl Fn(Which) -> bool) {
         for shard in &self.shards {
-            let cards = std::mem::take(&mut *shard.write());
-            cards.values().flatten().for_each(|card| self.removed(card));
+            shard.write().retain(|key, cards| {
+                cards.retain_mut(|card| {
+                    let stays = is_in_memory(Which { key: *key, variant: card.variant, serial: card.serial });
+                    if stays {
+                        self.set_at(card, Whereabouts::Memory);
+                    } else {
+                        self.removed(card);
+                    }
+                    stays
+                });
+                !cards.is_empty()
+            });
         }
         self.live.lock().clear();
     }
@@ -225,7 +322,7 @@ impl Catalog {
     pub(crate) fn of_segment(&self, segment: u64) -> Vec<(Which, bool)> {
         let mut found = Vec::new();
         self.each(|key, card| {
-            if card.segment == segment {
+            if card.segment() == Some(segment) {
                 found.push((Which { key, variant: card.variant, serial: card.serial }, card.used));
             }
         });
@@ -260,14 +357,42 @@ impl Catalog {
         self.live.lock().remove(&segment);
     }
 
+    /// All stored responses.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// Those on disk.
+    pub(crate) fn written_count(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     /// Bytes of all live records.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
+
+    /// Bytes of all live index entries.
+    pub(crate) fn entry_bytes(&self) -> u64 {
+        self.entry_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The oldest position at which a stored response was fetched.
+    pub(crate) fn oldest_fetch(&self) -> Option<Position> {
+        let mut oldest = None;
+        self.each(|_, card| {
+            oldest = Some(oldest.map_or(card.fetched_at, |oldest: Position| oldest.min(card.fetched_at)))
+        });
+        oldest
+    }
+}
+
+/// What became of a card for something that was found on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Alone,
+    WithOthers,
+    Refused,
 }
 
 fn find(shard: &mut Shard, which: Which) -> Option<&mut Card> {
@@ -282,7 +407,7 @@ mod tests {
     fn card(variant: u64, serial: u64) -> Card {
         let scope = Scope { site: "s".into(), authority: "a".into(), path: "/".into(), query: None };
         let names = Arc::new(Names::of(&scope, &[]));
-        Card { variant, serial, fetched_at: Position(0), length: 100, segment: UNWRITTEN, used: false, names }
+        Card { variant, serial, fetched_at: Position(0), length: 100, at: Whereabouts::Queued, used: false, names }
     }
 
     const KEY: KeyHash = KeyHash([1; 16]);
@@ -292,13 +417,34 @@ mod tests {
         let catalog = Catalog::new(4);
         catalog.put(KEY, card(1, 10));
         let old = Which { key: KEY, variant: 1, serial: 10 };
-        assert!(catalog.placed(old, 7) && catalog.live_bytes(7) == record_bytes(100));
+        assert!(catalog.placed(old, 7, 50) && catalog.live_bytes(7) == record_bytes(100));
         catalog.put(KEY, card(1, 11));
-        assert!(!catalog.is_current(old) && !catalog.placed(old, 8) && !catalog.remove(old));
+        assert!(!catalog.is_current(old) && !catalog.placed(old, 8, 50) && !catalog.remove(old));
         assert_eq!((catalog.live_bytes(7), catalog.count()), (0, 1));
         assert_eq!(catalog.remove_key(KEY), [Which { serial: 11, ..old }]);
         assert!(!catalog.contains(KEY));
-        assert_eq!((catalog.count(), catalog.bytes()), (0, 0));
+        assert_eq!((catalog.count(), catalog.bytes(), catalog.entry_bytes()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_is_in_memory_alone_goes_with_it_unless_it_was_hit() {
+        let catalog = Catalog::new(4);
+        let which = |serial| Which { key: KEY, variant: serial, serial };
+        for serial in 1..=4 {
+            catalog.put(KEY, card(serial, serial));
+        }
+        assert!(catalog.placed(which(1), 7, 50));
+        for serial in 2..=3 {
+            assert!(catalog.in_memory_alone(which(serial)));
+        }
+        assert_eq!(catalog.left_memory(which(1), false), Left::Stays, "it is on disk");
+        assert_eq!(catalog.left_memory(which(2), false), Left::Gone);
+        assert_eq!(catalog.left_memory(which(3), true), Left::Write);
+        assert_eq!(catalog.left_memory(which(3), false), Left::Stays, "it is queued now");
+        assert_eq!(catalog.left_memory(which(4), false), Left::Stays);
+        assert_eq!((catalog.count(), catalog.written_count(), catalog.entry_bytes()), (3, 1, 50));
+        catalog.leave_disk(|which| which.serial == 1);
+        assert_eq!((catalog.count(), catalog.written_count(), catalog.bytes(), catalog.live_bytes(7)), (1, 0, 0, 0));
     }
 
     #[test]

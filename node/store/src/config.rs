@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::faults::Faults;
+
 /// Bytes of a body under one checksum: what has to be read before its first byte may be used.
 pub const BLOCK_BYTES: usize = 64 * 1024;
 /// The usual size of a segment; a smaller disk budget makes smaller ones, so that there are always some to evict.
@@ -19,8 +21,11 @@ pub const READ_THREADS: usize = 4;
 pub const READ_QUEUE_MAX: usize = 1024;
 /// How long a request waits for its index entry. Beyond it the load is a miss, counted.
 pub const LOAD_DEADLINE: Duration = Duration::from_secs(2);
-/// How long opening waits for the disk tier. Beyond it the store serves from memory until the disk tier is there.
-pub const OPEN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long opening waits for the disk tier. Beyond it the store serves from memory, and forwards what is not there, until
+/// the disk tier is there: a large one takes a second.
+pub const OPEN_WAIT: Duration = Duration::from_millis(500);
+/// How long a purge waits for the log. Beyond it the caller is told that nobody knows whether it was made.
+pub const PURGE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Where the store lives and what it may use.
 #[derive(Debug, Clone)]
@@ -29,7 +34,7 @@ pub struct StoreConfig {
     pub dir: PathBuf,
     /// Bytes of all segments and the index together; exceeded by at most one segment.
     pub disk_max: u64,
-    /// Bytes of the memory tier, heads and an estimate of each entry's overhead included.
+    /// Bytes of the memory tier: bodies, heads, and what each costs beside them.
     pub memory_max: u64,
     /// The longest body that is stored.
     pub object_max: u64,
@@ -42,8 +47,15 @@ pub struct StoreConfig {
     pub variants_max: usize,
     /// How often the index and the open segment are made durable.
     pub flush_every: Duration,
-    /// Free bytes to leave on the file system: sled must never meet a full disk.
-    pub reserve_free: u64,
+    /// Free bytes to leave on the file system, of which nothing is stored: sled must never meet a full disk. None: a
+    /// sixteenth of the file system, at most 256 MiB.
+    pub reserve_free: Option<u64>,
+    /// Bytes by which the purge log grows before it is written anew.
+    pub purge_log_growth_max: u64,
+    /// A call of the index, or of a file of the disk tier, that lasts longer makes the tier dead.
+    pub stall_after: Duration,
+    #[cfg(test)]
+    pub(crate) faults: Faults,
 }
 
 impl StoreConfig {
@@ -58,8 +70,30 @@ impl StoreConfig {
             finish_unread: 8 << 20,
             variants_max: 32,
             flush_every: Duration::from_millis(500),
-            reserve_free: 256 << 20,
+            reserve_free: None,
+            purge_log_growth_max: 16 << 20,
+            stall_after: Duration::from_secs(30),
+            #[cfg(test)]
+            faults: Faults::default(),
         }
+    }
+
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "there are faults in tests alone"))]
+    pub(crate) fn faults(&self) -> Faults {
+        #[cfg(test)]
+        return self.faults.clone();
+        #[cfg(not(test))]
+        Faults::default()
+    }
+
+    /// The cache of sled: bytes as on disk, which cost about four times as many in memory.
+    pub(crate) fn index_cache_bytes(&self) -> u64 {
+        (self.memory_max / 16).clamp(8 << 20, 64 << 20)
+    }
+
+    /// The free bytes to leave on a file system of so many.
+    pub(crate) fn reserve_of(&self, total: u64) -> u64 {
+        self.reserve_free.unwrap_or((total / 16).min(256 << 20))
     }
 
     /// The size at which the open segment is closed: a sixteenth of a small budget, 64 MiB for the usual ones.

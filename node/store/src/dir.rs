@@ -12,8 +12,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::faults::{Faults, Step};
+
 /// The version of everything below the data directory. Another version's directory is quarantined.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const FORMAT_FILE: &str = "format";
 const QUARANTINE: &str = "quarantine";
 
@@ -67,15 +69,6 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
-    /// A purge could not be promised to survive.
-    #[error("the purge log in {dir} can neither be read nor made anew")]
-    PurgeLog {
-        /// The directory.
-        dir: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
     /// The system refuses a thread.
     #[error("a thread of the store cannot be started")]
     Thread(#[source] io::Error),
@@ -90,21 +83,34 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// Makes the directory and takes its lock, which ends with the returned file. Blocks.
-pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
+/// Makes the directory and takes its lock, which ends with the returned file. None: the directory cannot be written now, and
+/// has no lock to take. Blocks.
+pub(crate) fn lock(dir: &Path) -> Result<Option<File>, OpenError> {
     let failed = |source| OpenError::Directory { dir: dir.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(failed)?;
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join("lock"));
-    let file = file.map_err(failed)?;
+    let path = dir.join("lock");
+    let writable = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    // A lock needs no right to write: a read-only or full file system must not keep a node from starting.
+    let file = match writable.or_else(|error| File::open(&path).map_err(|_| error)) {
+        Ok(file) => file,
+        Err(error) if is_unwritable(&error) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
     let deadline = Instant::now() + LOCK_WAIT_MAX;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => return Ok(Some(file)),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { dir: dir.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
     }
+}
+
+/// Errors of a disk that may take writes again later.
+fn is_unwritable(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), ReadOnlyFilesystem | StorageFull | QuotaExceeded)
 }
 
 /// What the format file says.
@@ -134,7 +140,8 @@ pub(crate) fn read_format(dir: &Path) -> Format {
     }
 }
 
-pub(crate) fn write_format(dir: &Path, store: StoreId) -> io::Result<()> {
+pub(crate) fn write_format(dir: &Path, store: StoreId, faults: &Faults) -> io::Result<()> {
+    faults.at(Step::Format)?;
     let unfinished = dir.join("format.new");
     let mut file = File::create(&unfinished)?;
     writeln!(file, "brim-store {FORMAT_VERSION} {}", store.hex())?;
@@ -144,7 +151,8 @@ pub(crate) fn write_format(dir: &Path, store: StoreId) -> io::Result<()> {
 }
 
 /// Moves what a store consists of aside; older quarantined stores are removed. A missing part is no error.
-pub(crate) fn quarantine(dir: &Path, parts: &[&str]) -> io::Result<PathBuf> {
+pub(crate) fn quarantine(dir: &Path, parts: &[&str], faults: &Faults) -> io::Result<PathBuf> {
+    faults.at(Step::Quarantine)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let all = dir.join(QUARANTINE);
     let aside = all.join(format!("{:020}", now.as_nanos()));

@@ -13,9 +13,9 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use brim_semantics::PurgeState;
 use bytes::{Bytes, BytesMut};
@@ -54,6 +54,8 @@ pub enum Reason {
     TooLarge,
     /// Too long for memory, and the disk takes no writes.
     NoRoom,
+    /// Too long for memory, and asked for once while the disk is full.
+    FirstSight,
     /// Shorter than announced, or ended by a [`FillError`]; its readers got an error.
     Incomplete,
     /// A hard purge named it while it was fetched.
@@ -66,6 +68,7 @@ impl Reason {
         match self {
             Self::TooLarge => "too-large",
             Self::NoRoom => "no-room",
+            Self::FirstSight => "first-sight",
             Self::Incomplete => "incomplete",
             Self::Purged => "purged",
         }
@@ -130,6 +133,8 @@ pub struct Fill {
     expected: Option<u64>,
     total: u64,
     sink: Sink,
+    /// The key was filled before, not long ago.
+    was_seen: bool,
     is_in_background: bool,
     is_ended: bool,
 }
@@ -137,10 +142,12 @@ pub struct Fill {
 impl Fill {
     pub(crate) fn new(shared: Arc<Shared>, head: ResponseHead, expected: Option<u64>) -> Self {
         shared.counters.fills.add(1);
+        shared.horizon.begin_fill(head.fetched_at);
+        let was_seen = shared.admission.see(head.key.hash());
         let names = Arc::new(Names::of(&head.scope, &head.surrogate_keys));
         let following = Following::new(Arc::clone(&shared), head, Arc::clone(&names), expected);
         let sink = Sink::Collect;
-        Self { shared, following, names, expected, total: 0, sink, is_in_background: false, is_ended: false }
+        Self { shared, following, names, expected, total: 0, sink, was_seen, is_in_background: false, is_ended: false }
     }
 
     /// For work that no client waits for, such as a validation behind a stale answer or a copy: it goes on without
@@ -193,6 +200,18 @@ impl Fill {
         Ok(())
     }
 
+    /// Whether it may be written: on a full disk only what was asked for twice, one after the other or at the same time.
+    fn is_admitted(&self) -> bool {
+        let is_full = self.shared.is_disk_full.load(Ordering::Relaxed);
+        !is_full || self.was_seen || self.following.readers_count() > 1
+    }
+
+    /// Whether it replaces nothing that is on disk.
+    fn is_new(&self) -> bool {
+        let head = self.following.head();
+        !self.shared.catalog.is_beyond_memory(head.key.hash(), head.variant())
+    }
+
     fn unwanted(&mut self) -> FillError {
         self.shared.counters.fills_unread.add(1);
         self.abort();
@@ -208,6 +227,11 @@ impl Fill {
         }
         if length > config.stored_bytes_max() {
             self.pass(Reason::TooLarge);
+            return;
+        }
+        if matches!(self.sink, Sink::Collect) && !self.is_admitted() && self.is_new() {
+            self.shared.counters.not_admitted.add(1);
+            self.pass(Reason::FirstSight);
             return;
         }
         if let Sink::Collect = self.sink {
@@ -348,7 +372,9 @@ impl Fill {
         if let Sink::Stream(streaming) = &mut self.sink {
             streaming.own.is_kept = true;
         }
-        self.shared.enter(&response);
+        // A body that streamed has its place already.
+        let admitted = response.bytes.is_none() || self.is_admitted();
+        self.shared.enter(&response, admitted);
         Finished::Stored(response)
     }
 
@@ -372,10 +398,10 @@ fn own_segment(shared: Arc<Shared>) -> Option<OwnSegment> {
 
 /// Writes the record's header, the last bytes of all. False: the write failed.
 async fn seal(shared: &Shared, streaming: &Streaming, place: &Place) -> bool {
-    let (disk, place) = (Arc::clone(&streaming.own.disk), place.clone());
+    let (disk, place, faults) = (Arc::clone(&streaming.own.disk), place.clone(), shared.config.faults());
     let sealed = shared.write_pool.submit(usize::MAX, move || {
         let header = record_header(&place.header, place.segment.store);
-        let result = place.segment.file.write_all_at(&header, place.offset);
+        let result = faults.write_all_at(crate::faults::Step::SegmentSeal, &place.segment.file, &header, place.offset);
         disk.soil(&place.segment);
         result
     });
@@ -385,5 +411,6 @@ async fn seal(shared: &Shared, streaming: &Streaming, place: &Place) -> bool {
 impl Drop for Fill {
     fn drop(&mut self) {
         self.abort();
+        self.shared.horizon.end_fill(self.following.head().fetched_at);
     }
 }

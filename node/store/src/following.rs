@@ -47,6 +47,8 @@ struct State {
     is_passing: bool,
     end: Option<End>,
     readers: Vec<Option<Slot>>,
+    /// Those who ever joined.
+    readers_count: u64,
     /// The body's length when its last reader left.
     unread_from: u64,
     filler: Option<Waker>,
@@ -206,9 +208,15 @@ impl Following {
             Some(end) if length.is_some() || end <= state.total.max(start) => Some(end.saturating_sub(start)),
             Some(_) => None,
         };
+        state.readers_count += 1;
         state.readers[slot] = Some(Slot { offset: start, end: end.unwrap_or(u64::MAX), waker: None });
         drop(state);
         Some(BodyReader::following(FromFill::new(Arc::clone(self), slot, start, end), remaining))
+    }
+
+    /// How many readers there ever were.
+    pub(crate) fn readers_count(&self) -> u64 {
+        self.state.lock().readers_count
     }
 
     pub(crate) fn reading(&self) -> &Reading {

@@ -1,7 +1,8 @@
 //! The memory tier: responses ready to be sent, by the bytes they cost.
 //!
 //! Always true:
-//! - A hit takes one shard's read lock for the time of a clone, and nothing else.
+//! - A hit takes one shard's read lock for the time of a clone, and nothing else. Who changes the shard holds it for the time
+//!   of one change of its table; what leaves the tier is dropped by the caller, after it.
 //! - The variants of a key change under the lock of their stripe; a hit does not wait for it.
 //! - What a load read from disk is taken in only if the key did not change meanwhile.
 
@@ -9,10 +10,10 @@ use std::sync::Arc;
 
 use brim_semantics::{CacheKey, KeyHash};
 use parking_lot::{Mutex, MutexGuard};
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
+use quick_cache::sync::Cache;
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
-use crate::catalog::BuildKeyHasher;
+use crate::catalog::{BuildKeyHasher, Which};
 use crate::response::{StoredResponse, Variants};
 
 #[derive(Debug, Clone)]
@@ -24,7 +25,24 @@ impl Weighter<KeyHash, Arc<Variants>> for ByBytes {
     }
 }
 
-type Tier = Cache<KeyHash, Arc<Variants>, ByBytes, BuildKeyHasher, DefaultLifecycle<KeyHash, Arc<Variants>>>;
+/// Gathers what makes room.
+#[derive(Debug, Clone)]
+struct Gather;
+
+impl Lifecycle<KeyHash, Arc<Variants>> for Gather {
+    type RequestState = LetGo;
+
+    fn on_evict(&self, let_go: &mut LetGo, _: KeyHash, variants: Arc<Variants>) {
+        let_go.0.push(variants);
+    }
+}
+
+/// What the tier let go of for want of room: the catalog has to hear of it.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct LetGo(pub(crate) Vec<Arc<Variants>>);
+
+type Tier = Cache<KeyHash, Arc<Variants>, ByBytes, BuildKeyHasher, Gather>;
 
 const STRIPES: usize = 64;
 /// What an entry is taken to weigh when the tables are made.
@@ -52,10 +70,9 @@ impl Memory {
             .weight_capacity(bytes_max)
             .shards(usize::try_from(shards).unwrap_or(1))
             .build();
-        let lifecycle = DefaultLifecycle::default();
         let tier = match options {
-            Ok(options) => Cache::with_options(options, ByBytes, BuildKeyHasher::default(), lifecycle),
-            Err(_) => Cache::with(16, bytes_max, ByBytes, BuildKeyHasher::default(), lifecycle),
+            Ok(options) => Cache::with_options(options, ByBytes, BuildKeyHasher::default(), Gather),
+            Err(_) => Cache::with(16, bytes_max, ByBytes, BuildKeyHasher::default(), Gather),
         };
         Self { tier, stripes: (0..STRIPES).map(|_| Mutex::default()).collect(), variants_max: variants_max.max(1) }
     }
@@ -68,6 +85,30 @@ impl Memory {
     /// Without making it look used.
     pub(crate) fn peek(&self, key: KeyHash) -> Option<Arc<Variants>> {
         self.tier.peek(&key)
+    }
+
+    fn insert(&self, key: KeyHash, variants: Arc<Variants>) -> LetGo {
+        let mut let_go = LetGo::default();
+        self.tier.insert_with_lifecycle(key, variants, &mut let_go);
+        let_go
+    }
+
+    /// Whether this very response is here.
+    pub(crate) fn holds(&self, which: Which) -> bool {
+        let variants = self.tier.peek(&which.key);
+        variants.is_some_and(|variants| {
+            variants.iter().any(|one| one.variant == which.variant && one.serial == which.serial)
+        })
+    }
+
+    /// The disk has more variants of this key than was thought.
+    pub(crate) fn not_all(&self, key: KeyHash) -> LetGo {
+        let mut stripe = self.stripe(key);
+        *stripe += 1;
+        match self.tier.peek(&key) {
+            Some(known) if known.complete => self.insert(key, Variants::new(known.responses.clone(), false)),
+            _ => LetGo::default(),
+        }
     }
 
     fn stripe(&self, key: KeyHash) -> MutexGuard<'_, u64> {
@@ -84,12 +125,12 @@ impl Memory {
         &self,
         response: &Arc<StoredResponse>,
         changed: impl FnOnce(Option<&Arc<StoredResponse>>) -> Option<bool>,
-    ) {
+    ) -> LetGo {
         let key = response.key_hash();
         let mut stripe = self.stripe(key);
         let known = self.tier.peek(&key).filter(|variants| variants.is_of(&response.head.key));
         let same = known.as_ref().and_then(|known| known.iter().find(|one| one.variant == response.variant));
-        let Some(complete) = changed(same) else { return };
+        let Some(complete) = changed(same) else { return LetGo::default() };
         *stripe += 1;
         let mut responses = vec![Arc::clone(response)];
         let mut all = complete;
@@ -101,7 +142,7 @@ impl Memory {
             responses.sort_by_key(|one| std::cmp::Reverse(one.serial));
             responses.truncate(self.variants_max);
         }
-        self.tier.insert(key, Variants::new(responses, all));
+        self.insert(key, Variants::new(responses, all))
     }
 
     /// Takes in what a load found, together with what is there; returns what there is now.
@@ -110,7 +151,7 @@ impl Memory {
         key: &CacheKey,
         found: Vec<Arc<StoredResponse>>,
         before: Epoch,
-    ) -> Option<Arc<Variants>> {
+    ) -> (Option<Arc<Variants>>, LetGo) {
         let hash = key.hash();
         let stripe = self.stripe(hash);
         let known = self.tier.peek(&hash).filter(|variants| variants.is_of(key));
@@ -124,15 +165,13 @@ impl Memory {
             }
         }
         if responses.is_empty() {
-            return None;
+            return (None, LetGo::default());
         }
         responses.sort_by_key(|response| std::cmp::Reverse(response.serial));
         responses.truncate(self.variants_max);
         let variants = Variants::new(responses, true);
-        if unchanged {
-            self.tier.insert(hash, Arc::clone(&variants));
-        }
-        Some(variants)
+        let let_go = if unchanged { self.insert(hash, Arc::clone(&variants)) } else { LetGo::default() };
+        (Some(variants), let_go)
     }
 
     /// Removes a key, if `doomed` says so; `changed` runs under the stripe's lock.
@@ -149,18 +188,19 @@ impl Memory {
         key: KeyHash,
         doomed: impl Fn(&Arc<StoredResponse>) -> bool,
         changed: impl FnOnce() -> R,
-    ) -> R {
+    ) -> (R, LetGo) {
         let mut stripe = self.stripe(key);
         *stripe += 1;
+        let mut let_go = LetGo::default();
         if let Some(known) = self.tier.peek(&key).filter(|known| known.iter().any(&doomed)) {
             let kept: Vec<_> = known.iter().filter(|one| !doomed(one)).cloned().collect();
             if kept.is_empty() {
                 self.tier.remove(&key);
             } else {
-                self.tier.insert(key, Variants::new(kept, known.complete));
+                let_go = self.insert(key, Variants::new(kept, known.complete));
             }
         }
-        changed()
+        (changed(), let_go)
     }
 
     pub(crate) fn bytes(&self) -> u64 {

@@ -164,7 +164,9 @@ impl FromDisk {
         let (first, last) = blocks(self.next, self.end);
         let place = self.place.clone();
         let check_header = !std::mem::replace(&mut self.is_header_checked, true);
+        let watch = Arc::clone(&self.reading.watch);
         self.reading.pool.submit(usize::MAX, move || {
+            let _watched = watch.call();
             if check_header {
                 place.segment.check_header(place.offset, &place.header)?;
             }
@@ -242,7 +244,9 @@ impl FromFill {
                 }
                 Step::OnDisk(place) => {
                     let (first, last) = blocks(self.next, place.header.length.min(end));
+                    let watch = Arc::clone(&self.following.reading().watch);
                     self.job = Some(self.following.reading().pool.submit(usize::MAX, move || {
+                        let _watched = watch.call();
                         place.segment.read_blocks(place.offset, &place.header, first, last)
                     }));
                 }

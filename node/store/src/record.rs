@@ -5,14 +5,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use brim_semantics::{CacheKey, Nominated, Part, StoredMeta};
+use brim_semantics::{CacheKey, KeyHash, Nominated, Part, StoredMeta};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::headers;
 use crate::purge::Position;
-use crate::response::{ResponseHead, Scope};
+use crate::response::{ResponseHead, Scope, variant_of};
 
 /// The first byte of every entry. A change of [`Facts`], or of a type in it, is another version.
 pub(crate) const ENTRY_VERSION: u8 = 2;
@@ -113,7 +113,40 @@ fn is_sane(time: SystemTime) -> bool {
     time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < TEN_THOUSAND_YEARS)
 }
 
+/// What a card is made of: an entry without its fields.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    pub(crate) key_hash: KeyHash,
+    pub(crate) variant: u64,
+    pub(crate) scope: Scope,
+    pub(crate) surrogate_keys: Vec<Box<str>>,
+    pub(crate) fetched_at: Position,
+    pub(crate) serial: u64,
+    pub(crate) place: BodyPlace,
+}
+
+/// Decodes what a walk over all entries needs, and leaves the fields alone.
+pub(crate) fn summary(value: &[u8]) -> Result<Summary, BadEntry> {
+    let (facts, _) = checked(value)?;
+    let key = CacheKey::from_bytes(Bytes::from(facts.key)).map_err(|_| BadEntry::Malformed)?;
+    Ok(Summary {
+        key_hash: key.hash(),
+        variant: variant_of(&facts.nominated, facts.part),
+        scope: Scope { site: Arc::from(facts.site), authority: facts.authority, path: facts.path, query: facts.query },
+        surrogate_keys: facts.surrogate_keys,
+        fetched_at: facts.fetched_at,
+        serial: facts.serial,
+        place: facts.place,
+    })
+}
+
 pub(crate) fn decode(value: &[u8]) -> Result<Entry, BadEntry> {
+    let (facts, fields) = checked(value)?;
+    entry(facts, Bytes::copy_from_slice(fields)).ok_or(BadEntry::Malformed)
+}
+
+/// The facts of an entry whose checksum is right, and the block of its fields.
+fn checked(value: &[u8]) -> Result<(Facts, &[u8]), BadEntry> {
     if value.len() < PREFIX_BYTES {
         return Err(BadEntry::Malformed);
     }
@@ -123,19 +156,18 @@ pub(crate) fn decode(value: &[u8]) -> Result<Entry, BadEntry> {
     if crc32c::crc32c(&value[5..]).to_le_bytes() != value[1..5] {
         return Err(BadEntry::Checksum);
     }
-    decode_checked(value).ok_or(BadEntry::Malformed)
+    let facts_bytes = value[5..9].try_into().map_or(0, u32::from_le_bytes) as usize;
+    let (facts, fields) = value[PREFIX_BYTES..].split_at_checked(facts_bytes).ok_or(BadEntry::Malformed)?;
+    let facts: Facts = postcard::from_bytes(facts).map_err(|_| BadEntry::Malformed)?;
+    if !is_sane(facts.meta.request_time) || !is_sane(facts.meta.response_time) {
+        return Err(BadEntry::Malformed);
+    }
+    Ok((facts, fields))
 }
 
-fn decode_checked(value: &[u8]) -> Option<Entry> {
-    let facts_bytes = u32::from_le_bytes(value[5..9].try_into().ok()?) as usize;
-    let facts = value.get(PREFIX_BYTES..PREFIX_BYTES.checked_add(facts_bytes)?)?;
-    let mut fields = Bytes::copy_from_slice(&value[PREFIX_BYTES + facts_bytes..]);
-    let facts: Facts = postcard::from_bytes(facts).ok()?;
+fn entry(facts: Facts, mut fields: Bytes) -> Option<Entry> {
     let headers = headers::decode(&mut fields)?;
     let trailers = if facts.has_trailers { Some(headers::decode(&mut fields)?) } else { None };
-    if !is_sane(facts.meta.request_time) || !is_sane(facts.meta.response_time) {
-        return None;
-    }
     let head = ResponseHead {
         key: CacheKey::from_bytes(Bytes::from(facts.key)).ok()?,
         scope: Scope { site: Arc::from(facts.site), authority: facts.authority, path: facts.path, query: facts.query },

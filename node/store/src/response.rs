@@ -18,12 +18,13 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
 use crate::blocking::Pool;
-use crate::catalog::{Card, UNWRITTEN, Which};
+use crate::catalog::{Card, Whereabouts, Which};
 use crate::disk::WriteQueue;
 use crate::headers;
 use crate::purge::{Checked, Names, Position};
 use crate::reader::BodyReader;
 use crate::segment::{RecordHeader, Segment};
+use crate::watch::Watch;
 
 /// What purges can name about a response, besides its surrogate keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +67,15 @@ pub struct ResponseHead {
 impl ResponseHead {
     /// What a response replaces: the one of the same variant, and of parts the one that begins at the same byte.
     pub(crate) fn variant(&self) -> u64 {
-        let variant = self.nominated.variant_hash();
-        match self.part {
-            None => variant,
-            Some(part) => xxhash_rust::xxh3::xxh3_64_with_seed(&part.start.to_le_bytes(), variant),
-        }
+        variant_of(&self.nominated, self.part)
+    }
+}
+
+pub(crate) fn variant_of(nominated: &Nominated, part: Option<Part>) -> u64 {
+    let variant = nominated.variant_hash();
+    match part {
+        None => variant,
+        Some(part) => xxhash_rust::xxh3::xxh3_64_with_seed(&part.start.to_le_bytes(), variant),
     }
 }
 
@@ -110,6 +115,7 @@ impl StoredBody {
 pub(crate) struct Reading {
     pub(crate) pool: Arc<Pool>,
     pub(crate) queue: Arc<WriteQueue>,
+    pub(crate) watch: Arc<Watch>,
 }
 
 /// A response that may be reused, as far as purges and freshness allow.
@@ -229,13 +235,13 @@ impl StoredResponse {
         Which { key: self.key_hash(), variant: self.variant, serial: self.serial }
     }
 
-    pub(crate) fn card(&self) -> Card {
+    pub(crate) fn card(&self, at: Whereabouts) -> Card {
         Card {
             variant: self.variant,
             serial: self.serial,
             fetched_at: self.head.fetched_at,
             length: self.body.length,
-            segment: UNWRITTEN,
+            at,
             used: false,
             names: Arc::clone(&self.names),
         }

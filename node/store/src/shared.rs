@@ -1,25 +1,29 @@
 //! What the parts of a store share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::blocking::Pool;
-use crate::catalog::{Catalog, Which};
-use crate::config::StoreConfig;
-use crate::disk::{Disk, Op};
-use crate::memory::Memory;
 use brim_semantics::{KeyHash, PurgeState};
 
-use crate::purge::{Clock, Committer, Matcher, Position, PurgeMode};
+use crate::admission::Admission;
+use crate::blocking::Pool;
+use crate::catalog::{Catalog, Left, Whereabouts, Which};
+use crate::config::StoreConfig;
+use crate::disk::{Disk, Op};
+use crate::memory::{LetGo, Memory};
+use crate::purge::{Clock, Committer, Horizon, Matcher, Position, PurgeMode};
 use crate::response::{Reading, StoredResponse};
 pub(crate) use crate::stats::DiskState;
 use crate::stats::{Counters, StoreStats};
+use crate::watch::Watch;
 
 /// Keys remembered as purged.
 const PURGED_KEYS_MAX: usize = 65_536;
+/// Marks of the purge clock that are not worth a look at what could be forgotten.
+const MARKS_KEPT: usize = 256;
 
 /// Wakes those who wait for room on disk, or for the disk tier.
 #[derive(Default)]
@@ -64,6 +68,12 @@ pub(crate) struct Shared {
     /// Walks over the catalog for purges; apart from the reads, which a slow disk may hold up.
     pub(crate) walk_pool: Pool,
     pub(crate) counters: Counters,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) admission: Admission,
+    /// Something has to go before something is written: from here on admission counts.
+    pub(crate) is_disk_full: AtomicBool,
+    /// What fills under way were fetched after, and what the purge clock may forget.
+    pub(crate) horizon: Horizon,
     /// Room was made, or the disk tier changed.
     pub(crate) room: Signal,
     reading: Reading,
@@ -79,6 +89,7 @@ impl Shared {
     pub(crate) fn new(config: StoreConfig, committer: Committer, pools: Pools) -> Self {
         let log_latest = committer.clock().latest();
         let Pools { read: read_pool, write: write_pool, walk: walk_pool } = pools;
+        let watch = Arc::<Watch>::default();
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
             memory: Memory::new(config.memory_max, config.collect_bytes_max(), config.variants_max),
@@ -88,9 +99,13 @@ impl Shared {
             walk_pool,
             log_latest,
             counters: Counters::default(),
+            watch: Arc::clone(&watch),
+            admission: Admission::default(),
+            is_disk_full: AtomicBool::new(false),
+            horizon: Horizon::default(),
             room: Signal::default(),
             purged: quick_cache::sync::Cache::new(PURGED_KEYS_MAX),
-            reading: Reading { pool: Arc::new(read_pool), queue: Arc::default() },
+            reading: Reading { pool: Arc::new(read_pool), queue: Arc::default(), watch },
             // Above those of the last run, unless the clock was set back; then they follow when the index was walked.
             serial: AtomicU64::new(u64::try_from(since.as_micros()).unwrap_or(1)),
             disk: RwLock::new((None, DiskState::Opening)),
@@ -120,15 +135,50 @@ impl Shared {
 
     pub(crate) fn disk_state(&self) -> DiskState {
         let disk = self.disk.read();
-        match &disk.0 {
-            Some(open) if open.paused.load(Ordering::Relaxed) => DiskState::Paused,
-            _ => disk.1.clone(),
+        match disk.0.as_ref().and_then(|open| open.paused()) {
+            Some(reason) => DiskState::Paused(reason),
+            None => disk.1.clone(),
         }
     }
 
     pub(crate) fn set_disk(&self, disk: Option<Arc<Disk>>, state: DiskState) {
         *self.disk.write() = (disk, state);
+        self.is_disk_full.store(false, Ordering::Relaxed);
         self.room.notify_all();
+    }
+
+    /// A tier is open, unless `is_wanted` says that nobody waits for it any more.
+    pub(crate) fn install_disk(&self, opened: &Arc<Disk>, is_wanted: impl FnOnce() -> bool) -> bool {
+        let mut disk = self.disk.write();
+        let is_wanted = is_wanted();
+        if is_wanted {
+            *disk = (Some(Arc::clone(opened)), DiskState::Ready);
+        }
+        drop(disk);
+        self.room.notify_all();
+        is_wanted
+    }
+
+    /// Counts what is about to be written, and looks at the file system when that may matter.
+    pub(crate) fn spend_free(&self, disk: &Disk, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        if disk.usage.free.fetch_sub(bytes, Ordering::Relaxed) < bytes {
+            self.look_at_free(disk);
+        }
+    }
+
+    /// Writes pause while the file system has less than the reserve.
+    pub(crate) fn look_at_free(&self, disk: &Disk) {
+        // Nothing known: the writes themselves will tell.
+        let Ok(stat) = rustix::fs::statvfs(&self.config.dir) else { return };
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let reserve = self.config.reserve_of(stat.f_blocks.saturating_mul(stat.f_frsize));
+        let left = free.saturating_sub(reserve);
+        disk.usage.free.store(i64::try_from(left / 2).unwrap_or(i64::MAX), Ordering::Relaxed);
+        if left == 0 {
+            let reason = format!("the file system has less than {reserve} bytes free");
+            disk.pause(reason, Duration::ZERO);
+        }
     }
 
     /// Takes responses out of the catalog and has their index entries removed.
@@ -144,42 +194,80 @@ impl Shared {
     /// Takes one response out of memory and catalog.
     pub(crate) fn drop_response(&self, which: Which) {
         let is_it = |one: &Arc<StoredResponse>| one.variant == which.variant && one.serial == which.serial;
-        self.memory.remove_some(which.key, is_it, || self.catalog.remove(which));
+        let (_, let_go) = self.memory.remove_some(which.key, is_it, || self.catalog.remove(which));
+        self.let_go(let_go);
     }
 
-    /// Makes a response the one of its variant: in memory at once, on disk behind.
-    pub(crate) fn enter(&self, response: &Arc<StoredResponse>) {
-        self.enter_if(response, |_| true);
+    /// The disk does not have it, or no more: it stays as long as the memory tier holds it. False: it was no longer the
+    /// response of its variant.
+    pub(crate) fn keep_in_memory(&self, which: Which) -> bool {
+        let is_current = self.catalog.in_memory_alone(which);
+        if is_current && !self.memory.holds(which) {
+            self.catalog.left_memory(which, false);
+        }
+        is_current
+    }
+
+    /// The memory tier let go of these: what is nowhere else goes to disk if it was hit, else it is gone.
+    pub(crate) fn let_go(&self, let_go: LetGo) {
+        for response in let_go.0.iter().flat_map(|variants| variants.iter()) {
+            let was_hit = response.used.load(Ordering::Relaxed);
+            if self.catalog.left_memory(response.which(), was_hit) == Left::Write {
+                self.counters.demoted.add(1);
+                self.write(response);
+            }
+        }
+    }
+
+    /// Queues a response for the disk.
+    fn write(&self, response: &Arc<StoredResponse>) {
+        if !self.reading.queue.push(Op::Write(Arc::clone(response))) {
+            self.counters.writes_dropped.add(1);
+            self.keep_in_memory(response.which());
+            // What it replaced must not come back at the next start.
+            self.reading.queue.push(Op::Forget(vec![response.which()]));
+        }
+    }
+
+    /// Makes a response the one of its variant: in memory at once, and if it is `admitted`, on disk behind.
+    pub(crate) fn enter(&self, response: &Arc<StoredResponse>, admitted: bool) {
+        self.enter_if(response, admitted, |_| true);
     }
 
     /// The same, if `wanted` says so of the response that is in memory now.
     pub(crate) fn enter_if(
         &self,
         response: &Arc<StoredResponse>,
+        admitted: bool,
         wanted: impl FnOnce(Option<&Arc<StoredResponse>>) -> bool,
     ) {
         let key = response.key_hash();
         if !self.purged.is_empty() {
             self.purged.remove(&key);
         }
-        let mut is_entered = false;
+        let mut entered = None;
         let mut made_room = None;
-        self.memory.put(response, |current| {
+        let let_go = self.memory.put(response, |current| {
             if !wanted(current) {
                 return None;
             }
-            is_entered = true;
+            // What is on disk is replaced there.
+            let is_admitted = admitted || self.catalog.is_beyond_memory(key, response.variant);
+            entered = Some(is_admitted);
             let is_alone = !self.catalog.contains(key);
-            made_room = self.catalog.put(key, response.card());
+            let at = if is_admitted { Whereabouts::Queued } else { Whereabouts::Memory };
+            made_room = self.catalog.put(key, response.card(at));
             Some(is_alone)
         });
         if let Some(oldest) = made_room {
             self.reading.queue.push(Op::Forget(vec![oldest]));
         }
-        if is_entered && !self.reading.queue.push(Op::Write(Arc::clone(response))) {
-            self.counters.writes_dropped.add(1);
-            self.forget(vec![response.which()]);
+        match entered {
+            Some(true) => self.write(response),
+            Some(false) => self.counters.not_admitted.add(1),
+            None => {}
         }
+        self.let_go(let_go);
     }
 
     /// Whether a hard purge took away what was stored under the key, as far as that is remembered.
@@ -198,9 +286,27 @@ impl Shared {
         };
         for which in &found {
             self.purged.insert(which.key, ());
-            self.memory.remove_some(which.key, is_purged, || ());
+            let ((), let_go) = self.memory.remove_some(which.key, is_purged, || ());
+            self.let_go(let_go);
         }
         self.forget(found)
+    }
+
+    /// Lets the purge clock forget what nothing that exists can be named by; once in a while.
+    pub(crate) fn trim_purges_now_and_then(&self) {
+        let is_open = matches!(self.disk_state(), DiskState::Ready | DiskState::Paused(_));
+        if !is_open || !self.horizon.is_due(self.clock().latest()) || self.clock().marks_count() <= MARKS_KEPT {
+            return;
+        }
+        self.trim_purges();
+    }
+
+    pub(crate) fn trim_purges(&self) {
+        // In this order: what a fill brings in while the cards are looked at was among the fills before.
+        let oldest = self.horizon.oldest();
+        let oldest = oldest.min(self.catalog.oldest_fetch().unwrap_or(oldest));
+        let count = self.clock().trim(oldest);
+        tracing::debug!(count, %oldest, "purges that nothing can be named by are forgotten");
     }
 
     pub(crate) fn stats(&self) -> StoreStats {
@@ -209,29 +315,40 @@ impl Shared {
         let counters = &self.counters;
         StoreStats {
             disk: self.disk_state(),
+            purge_log_failure: self.committer.failure(),
             memory_bytes: self.memory.bytes(),
             memory_keys: self.memory.count(),
             stored_count: self.catalog.count(),
+            written_count: self.catalog.written_count(),
             live_bytes: self.catalog.bytes(),
+            entry_bytes: self.catalog.entry_bytes(),
             segment_bytes: segments.map_or(0, |segments| segments.used_bytes()),
             segment_count: segments.map_or(0, |segments| segments.count()),
-            index_bytes: disk.as_ref().map_or(0, |disk| disk.index_bytes.load(Ordering::Relaxed)),
+            index_bytes: disk.as_ref().map_or(0, |disk| disk.usage.index_bytes()),
             purge_log_bytes: self.committer.log_bytes(),
-            purge_marks: self.clock().with_table(|table| table.marks_count() as u64),
+            purge_marks: self.clock().marks_count() as u64,
             position: self.clock().latest(),
             queued_bytes: self.reading.queue.bytes(),
+            is_disk_full: self.is_disk_full.load(Ordering::Relaxed),
             loads: counters.loads.get(),
             loads_found: counters.loads_found.get(),
             loads_given_up: counters.loads_given_up.get(),
             writes: counters.writes.get(),
+            bytes_written: counters.bytes_written.get(),
             writes_dropped: counters.writes_dropped.get(),
+            not_admitted: counters.not_admitted.get(),
+            demoted: counters.demoted.get(),
             write_errors: counters.write_errors.get(),
             damaged: counters.damaged.get(),
             segments_evicted: counters.segments_evicted.get(),
             segments_compacted: counters.segments_compacted.get(),
+            compacted_bytes: counters.compacted_bytes.get(),
+            compaction: Duration::from_micros(counters.compaction_us.get()),
+            index_rebuilds: counters.index_rebuilds.get(),
             responses_evicted: counters.responses_evicted.get(),
             moved: counters.moved.get(),
             quarantined: counters.quarantined.get(),
+            stalls: counters.stalls.get(),
             purges: counters.purges.get(),
             fills: counters.fills.get(),
             fills_aborted: counters.fills_aborted.get(),

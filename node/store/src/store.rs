@@ -1,5 +1,6 @@
 //! The store as others see it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::future::Future;
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::blocking::Pool;
-use crate::config::{LOAD_DEADLINE, OPEN_DEADLINE, READ_QUEUE_MAX, READ_THREADS, StoreConfig};
+use crate::config::{LOAD_DEADLINE, OPEN_WAIT, PURGE_DEADLINE, READ_QUEUE_MAX, READ_THREADS, StoreConfig};
 use crate::dir::{self, Format, OpenError, StoreId};
-use crate::disk::{self, Op};
+use crate::disk::{self, Beginning, Op};
 use crate::fill::Fill;
 use crate::headers::compact;
 use crate::index::index_key;
@@ -31,8 +32,6 @@ use crate::stats::{DiskState, StoreStats};
 const WRITE_THREADS: usize = 2;
 /// Examples in a dry run.
 const EXAMPLES_MAX: usize = 10;
-/// Everything a store consists of on disk, but for the lock.
-const PARTS: [&str; 4] = ["index", "seg", "purge.log", "format"];
 
 /// What a look-up found without IO.
 #[derive(Debug, Clone)]
@@ -65,7 +64,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
     lock: Mutex<Option<File>>,
 }
 
@@ -74,14 +73,13 @@ impl Inner {
     fn shut_down(&self) {
         let shared = &self.shared;
         shared.reading().queue.close();
-        if let Some(writer) = self.writer.lock().take() {
-            let _ = writer.join();
+        if let Some(supervisor) = self.supervisor.lock().take() {
+            let _ = supervisor.join();
         }
         shared.committer.close();
         shared.reading().pool.close();
         shared.write_pool.close();
         shared.walk_pool.close();
-        shared.set_disk(None, DiskState::Closed);
         // The directory is free for the next process only now.
         drop(self.lock.lock().take());
     }
@@ -93,61 +91,57 @@ impl Drop for Inner {
     }
 }
 
-/// The purge log, the id of the store it belongs to, and whether what was there was set aside because it cannot be believed.
-fn open_log(config: &StoreConfig) -> Result<(StoreId, OpenedLog, bool), OpenError> {
-    let root = &config.dir;
+/// What the directory holds of purges, and whether that vouches for the rest of it.
+struct Begun {
+    log: PurgeLog,
+    table: Table,
+    receipts: VecDeque<Receipt>,
+    beginning: Beginning,
+}
+
+fn begin(config: &StoreConfig) -> Begun {
+    let (root, faults) = (&config.dir, config.faults());
     let (reason, latest) = match dir::read_format(root) {
-        Format::Known(store) => match PurgeLog::open(root, store) {
+        Format::Known(store) => match PurgeLog::open(root, store, faults.clone()) {
+            Ok(OpenedLog::Good { log, table, receipts }) => {
+                return Begun { log, table: *table, receipts, beginning: Beginning::Known(store) };
+            }
             Ok(OpenedLog::Unreadable { reason, latest }) => (reason, latest),
-            Ok(good) => return Ok((store, good, false)),
             Err(error) => (format!("purge log: {error}"), Position(0)),
         },
         Format::Missing => ("new".to_owned(), Position(0)),
         Format::Foreign(reason) => (reason, Position(0)),
     };
-    let failed = |source| OpenError::PurgeLog { dir: root.clone(), source };
-    let is_set_aside = PARTS.iter().any(|part| root.join(part).exists());
-    if is_set_aside {
-        let aside = dir::quarantine(root, &PARTS).map_err(failed)?;
-        tracing::error!(reason, quarantine = %aside.display(), "the store cannot be believed; it is set aside and an empty one begins");
-        let _ = std::fs::remove_dir_all(aside.join("seg"));
+    Begun {
+        log: PurgeLog::unmade(root, StoreId::random(), faults),
+        table: Table::beginning_at(latest),
+        receipts: VecDeque::new(),
+        beginning: Beginning::Doubtful(reason),
     }
-    let store = StoreId::random();
-    let table = Table { latest, ..Table::default() };
-    let log = PurgeLog::create(root, store, &table, &[]).map_err(failed)?;
-    dir::write_format(root, store).map_err(failed)?;
-    let opened = OpenedLog::Good { log, table: Box::new(table), receipts: Default::default() };
-    Ok((store, opened, is_set_aside))
 }
 
 fn open_blocking(config: StoreConfig) -> Result<Store, OpenError> {
     let lock = dir::lock(&config.dir)?;
-    let (store, opened, is_set_aside) = open_log(&config)?;
-    let (log, table, receipts) = match opened {
-        OpenedLog::Good { log, table, receipts } => (log, table, receipts),
-        OpenedLog::Unreadable { reason, .. } => {
-            return Err(OpenError::PurgeLog { dir: config.dir, source: std::io::Error::other(reason) });
-        }
-    };
-    let committer = Committer::start(log, Clock::new(*table), receipts).map_err(OpenError::Thread)?;
+    let Begun { log, table, receipts, beginning } = begin(&config);
+    let committer = Committer::start(log, Clock::new(table), receipts, config.purge_log_growth_max);
+    let committer = committer.map_err(OpenError::Thread)?;
     let read_pool = Pool::start("brim-read", READ_THREADS).map_err(OpenError::Thread)?;
     let write_pool = Pool::start("brim-write", WRITE_THREADS).map_err(OpenError::Thread)?;
     let walk_pool = Pool::start("brim-walk", 1).map_err(OpenError::Thread)?;
     let pools = Pools { read: read_pool, write: write_pool, walk: walk_pool };
     let shared = Arc::new(Shared::new(config, committer, pools));
-    shared.counters.quarantined.add(u64::from(is_set_aside));
-    let writer = std::thread::Builder::new()
-        .name("brim-index".into())
+    let supervisor = std::thread::Builder::new()
+        .name("brim-disk".into())
         .spawn({
             let shared = Arc::clone(&shared);
-            move || disk::run(&shared, store)
+            move || disk::run(&shared, beginning)
         })
         .map_err(OpenError::Thread)?;
-    let is_decided = || matches!(shared.disk_state(), DiskState::Ready | DiskState::Paused);
-    if !shared.room.wait(OPEN_DEADLINE, is_decided) {
-        tracing::warn!(limit = ?OPEN_DEADLINE, "the disk tier is not open yet; serving from memory until it is");
+    let is_decided = || shared.disk_state() != DiskState::Opening;
+    if !shared.room.wait(OPEN_WAIT, is_decided) {
+        tracing::info!("the disk tier is being opened; serving from memory until it is there");
     }
-    Ok(Store(Arc::new(Inner { shared, writer: Mutex::new(Some(writer)), lock: Mutex::new(Some(lock)) })))
+    Ok(Store(Arc::new(Inner { shared, supervisor: Mutex::new(Some(supervisor)), lock: Mutex::new(lock) })))
 }
 
 /// Runs what blocks on a thread of its own; for the few calls of a store's beginning and end.
@@ -160,8 +154,12 @@ async fn apart<R: Send + 'static>(name: &str, work: impl FnOnce() -> R + Send + 
 }
 
 impl Store {
-    /// Opens the store in a directory. What cannot be believed there is set aside and an empty store begins; errors are
-    /// only a directory that cannot be made or locked, or a purge log that cannot be made.
+    /// Opens the store in a directory. What cannot be believed there is set aside and an empty store begins. A disk that
+    /// cannot be written is no error: the store serves from memory, refuses purges, and tries again. It returns when the disk
+    /// tier is open, or after [`OPEN_WAIT`]: then look-ups are answered from memory, or as absent, until it is.
+    ///
+    /// # Errors
+    /// The directory cannot be made, or another process has it.
     pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
         apart("brim-open", move || open_blocking(config)).await.map_err(OpenError::Thread)?
     }
@@ -196,6 +194,15 @@ impl Store {
                 shared.counters.loads_given_up.add(1);
                 None
             }
+        }
+    }
+
+    /// What [`Store::find`] and [`Store::load`] find, on the calling thread. Blocks; for tools and benches.
+    pub fn load_blocking(&self, key: &CacheKey) -> Option<Arc<Variants>> {
+        match self.find(key) {
+            Found::Memory(variants) => Some(variants),
+            Found::OnDisk => disk::load(&self.0.shared, key),
+            Found::Absent => None,
         }
     }
 
@@ -238,7 +245,8 @@ impl Store {
             serial: shared.next_serial(),
             reading: Reading::clone(&old.reading),
         });
-        shared.enter_if(&response, |current| match current {
+        // A validation is a second sight.
+        shared.enter_if(&response, true, |current| match current {
             Some(current) => current.serial == old.serial,
             None => shared.catalog.is_current(old.which()),
         });
@@ -260,7 +268,8 @@ impl Store {
     pub fn remove_response(&self, response: &StoredResponse) {
         let (shared, which) = (&self.0.shared, response.which());
         let is_it = |one: &Arc<StoredResponse>| one.variant == which.variant && one.serial == which.serial;
-        let is_removed = shared.memory.remove_some(which.key, is_it, || shared.catalog.remove(which));
+        let (is_removed, let_go) = shared.memory.remove_some(which.key, is_it, || shared.catalog.remove(which));
+        shared.let_go(let_go);
         if is_removed {
             shared.reading().queue.push(Op::Forget(vec![which]));
         }
@@ -296,7 +305,8 @@ impl Store {
     pub async fn purge(&self, selector: Selector, mode: PurgeMode, at: SystemTime) -> Result<Receipt, PurgeError> {
         let shared = Arc::clone(&self.0.shared);
         let answered = shared.committer.submit(selector, mode, at, Urgency::MustBeDurable)?;
-        let mut receipt = answered.await.map_err(|_| PurgeError::Closed)??;
+        let answered = tokio::time::timeout(PURGE_DEADLINE, answered).await.map_err(|_| PurgeError::NoAnswer)?;
+        let mut receipt = answered.map_err(|_| PurgeError::Closed)??;
         shared.counters.purges.add(1);
         let matcher = Matcher::of(&receipt.selector);
         let position = receipt.position;
@@ -403,7 +413,7 @@ fn count_matching(shared: &Shared, matcher: &Matcher) -> Matching {
                 variants.iter().find(|one| one.variant == variant).map(|one| one.head.scope.clone())
             });
             let scope = in_memory.or_else(|| {
-                let value = disk.as_ref()?.index.get(&index_key(key, variant)).ok()??;
+                let value = disk.as_ref()?.get(&index_key(key, variant))??;
                 Some(record::decode(&value).ok()?.head.scope)
             })?;
             let query = scope.query.map_or_else(String::new, |query| format!("?{query}"));

@@ -43,7 +43,9 @@ pub(crate) fn load(shared: &Shared, key: &CacheKey) -> Option<Arc<Variants>> {
             }
         }
     }
-    shared.memory.promote(key, found, before)
+    let (variants, let_go) = shared.memory.promote(key, found, before);
+    shared.let_go(let_go);
+    variants
 }
 
 /// A body that cannot be read where its entry said is damaged only if the entry still says so: its segment may have
@@ -61,7 +63,7 @@ fn load_one(shared: &Shared, disk: &Disk, key: &CacheKey, which: Which) -> Resul
 }
 
 fn read_entry(shared: &Shared, disk: &Disk, key: &CacheKey, which: Which) -> Result<(Entry, Arc<Names>), Unusable> {
-    let value = disk.checked(disk.index.get(&index_key(which.key, which.variant))).flatten();
+    let Some(value) = disk.get(&index_key(which.key, which.variant)) else { return Err(Unusable::Gone) };
     let Some(value) = value else {
         return Err(if shared.catalog.is_current(which) {
             Unusable::Damaged("the index has no such entry".into())
@@ -96,6 +98,7 @@ fn read_body(
             Unusable::Gone
         }
     };
+    let _watched = shared.watch.call();
     let segment = disk.segments.get(entry.place.segment).map_err(|error| unusable(error.to_string()))?;
     let header =
         RecordHeader { key: which.key, variant: which.variant, serial: entry.place.serial, length: entry.place.length };

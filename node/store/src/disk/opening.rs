@@ -1,16 +1,15 @@
 //! Opening a disk tier: index and segments are believed only as far as they agree.
 
-use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use brim_semantics::PurgeState;
 
 use super::Disk;
 use super::segments::Segments;
-use super::tier::{META_NEXT_SEGMENT, META_STORE};
-use crate::catalog::Card;
+use super::tier::META_NEXT_SEGMENT;
+use crate::catalog::{Card, Found, Whereabouts};
 use crate::dir::{self, StoreId};
-use crate::index::{Index, IndexError, IndexKey, SledIndex, split_index_key};
+use crate::index::{Generations, Index, IndexError, IndexKey, SledIndex, split_index_key};
 use crate::purge::Names;
 use crate::record;
 use crate::segment::record_bytes;
@@ -26,15 +25,22 @@ pub(crate) enum DiskError {
     Index(#[from] IndexError),
     #[error("segments: {0}")]
     Segments(#[from] std::io::Error),
-    #[error("the index belongs to another store")]
-    Foreign,
+}
+
+/// An open disk tier, and what its index is rebuilt with.
+pub(crate) struct Opened {
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) generations: Generations,
+    pub(crate) generation: u64,
 }
 
 /// Opens what is there, or makes it; afterwards the catalog has a card for each usable entry.
-pub(crate) fn open(shared: &Shared, store: StoreId) -> Result<Disk, DiskError> {
-    let root = &shared.config.dir;
-    let segments = Segments::open(&root.join(SEGMENT_DIR), store)?;
-    let index = open_index(&root.join(INDEX_DIR), store, shared.config.memory_max)?;
+pub(crate) fn open(shared: &Shared, store: StoreId) -> Result<Opened, DiskError> {
+    let (config, faults) = (&shared.config, shared.config.faults());
+    let segments = Segments::open(&config.dir.join(SEGMENT_DIR), store, faults.clone())?;
+    let generations = Generations::new(config.dir.join(INDEX_DIR), store, config.index_cache_bytes(), faults.clone());
+    let generation = generations.open_or_make()?;
+    let index = generation.index;
     if let Some(next) = index.meta(META_NEXT_SEGMENT)?.and_then(|bytes| bytes.try_into().ok()) {
         segments.above(u64::from_le_bytes(next).saturating_sub(1));
     }
@@ -50,71 +56,56 @@ pub(crate) fn open(shared: &Shared, store: StoreId) -> Result<Disk, DiskError> {
         }
     }
     let index_bytes = index.size_bytes()?;
-    let disk = Disk::new(store, Box::new(index), segments);
-    disk.index_bytes.store(index_bytes, Ordering::Relaxed);
+    let disk = Disk::new(store, Arc::new(index), segments, Arc::clone(&shared.watch), faults);
+    disk.usage.measured(index_bytes);
     tracing::info!(
-        entries = shared.catalog.count(),
+        entries = shared.catalog.written_count(),
         refused = refused.len(),
         segments = disk.segments.count(),
         "disk tier opened"
     );
-    Ok(disk)
-}
-
-fn open_index(dir: &Path, store: StoreId, memory_max: u64) -> Result<SledIndex, DiskError> {
-    let cache_bytes = (memory_max / 4).clamp(16 << 20, 256 << 20);
-    let index = SledIndex::open(dir, cache_bytes)?;
-    match index.meta(META_STORE)? {
-        Some(id) if id == store.0 => {}
-        Some(_) => return Err(DiskError::Foreign),
-        None => {
-            let mut is_empty = true;
-            index.walk(&mut |_, _| {
-                is_empty = false;
-                false
-            })?;
-            if !is_empty {
-                return Err(DiskError::Foreign);
-            }
-            index.put_meta(META_STORE, &store.0)?;
-        }
-    }
-    Ok(index)
+    Ok(Opened { disk: Arc::new(disk), generations, generation: generation.number })
 }
 
 /// Walks the index once. Returns the keys of entries that are damaged, purged, from beyond the purge log's end, or without a body.
 fn take_stock(shared: &Shared, index: &SledIndex, segments: &Segments) -> Result<Vec<IndexKey>, DiskError> {
     let mut refused = Vec::new();
     let mut serial_max = 0;
-    index.walk(&mut |key, value| {
+    index.walk(None, &mut |key, value| {
         let Some((hash, variant)) = split_index_key(key) else { return true };
-        let usable = record::decode(value).ok().filter(|entry| {
+        let usable = record::summary(value).ok().filter(|entry| {
             segments.above(entry.place.segment);
             let end = entry.place.offset.saturating_add(record_bytes(entry.place.length));
-            entry.head.key.hash() == hash
-                && entry.head.variant() == variant
+            entry.key_hash == hash
+                && entry.variant == variant
                 && segments.size_of(entry.place.segment).is_some_and(|bytes| end <= bytes)
         });
         let card = usable.and_then(|entry| {
             serial_max = serial_max.max(entry.serial).max(entry.place.serial);
-            let names = Names::of(&entry.head.scope, &entry.head.surrogate_keys);
-            let state = shared.clock().state_now(&names, entry.head.fetched_at);
+            let names = Names::of(&entry.scope, &entry.surrogate_keys);
+            let state = shared.clock().state_now(&names, entry.fetched_at);
             // A position beyond the log's end was shown by a process that could not write it down. It will be given
             // again, and must not look older than what was fetched after it.
-            let is_known = entry.head.fetched_at <= shared.log_latest;
+            let is_known = entry.fetched_at <= shared.log_latest;
             (is_known && state != PurgeState::Hard).then(|| Card {
                 variant,
                 serial: entry.serial,
-                fetched_at: entry.head.fetched_at,
+                fetched_at: entry.fetched_at,
                 length: entry.place.length,
-                segment: entry.place.segment,
+                at: Whereabouts::Written {
+                    segment: entry.place.segment,
+                    entry_bytes: u32::try_from(key.len() + value.len()).unwrap_or(u32::MAX),
+                },
                 used: false,
                 names: names.into(),
             })
         });
-        let taken = card.is_some_and(|card| shared.catalog.put_found(hash, card));
-        if !taken && let Ok(key) = key.try_into() {
-            refused.push(key);
+        let found = card.map_or(Found::Refused, |card| shared.catalog.put_found(hash, card));
+        match found {
+            Found::Alone => {}
+            // What was stored while this walk went on took itself for the only variant of its key.
+            Found::WithOthers => shared.let_go(shared.memory.not_all(hash)),
+            Found::Refused => refused.extend(IndexKey::try_from(key)),
         }
         true
     })?;
@@ -122,19 +113,23 @@ fn take_stock(shared: &Shared, index: &SledIndex, segments: &Segments) -> Result
     Ok(refused)
 }
 
-/// Moves a failed disk tier aside and names a new store; the purge log follows it.
-pub(crate) fn set_aside(shared: &Shared, reason: &str) -> std::io::Result<StoreId> {
-    shared.catalog.clear();
+/// Moves what cannot be believed aside and names a new store; the purge log follows it. Without responses there, it just
+/// makes a new store: a first start may have been cut off.
+pub(crate) fn set_aside(shared: &Shared, reason: &str, parts: &[&str]) -> std::io::Result<StoreId> {
+    shared.catalog.leave_disk(|which| shared.memory.holds(which));
     let root = &shared.config.dir;
-    let aside = dir::quarantine(root, &[INDEX_DIR, SEGMENT_DIR])?;
-    tracing::error!(reason, quarantine = %aside.display(), "the disk tier failed; it is set aside and an empty one begins");
-    // Bodies without an index tell nobody anything, and the disk budget is for the living.
-    if dir::bytes_below(&aside.join(SEGMENT_DIR)) > shared.config.disk_max / 8 {
-        let _ = std::fs::remove_dir_all(aside.join(SEGMENT_DIR));
+    if [INDEX_DIR, SEGMENT_DIR].iter().any(|part| root.join(part).exists()) {
+        let aside = dir::quarantine(root, parts, &shared.config.faults())?;
+        tracing::error!(reason, quarantine = %aside.display(), "the store on disk failed; it is set aside and an empty one begins");
+        // Bodies without an index tell nobody anything, and the disk budget is for the living.
+        if dir::bytes_below(&aside) > shared.config.disk_max / 8 {
+            let _ = std::fs::remove_dir_all(aside.join(SEGMENT_DIR));
+            let _ = std::fs::remove_dir_all(aside.join(INDEX_DIR));
+        }
+        shared.counters.quarantined.add(1);
     }
     let store = StoreId::random();
     shared.committer.rename(store)?;
-    dir::write_format(root, store)?;
-    shared.counters.quarantined.add(1);
+    dir::write_format(root, store, &shared.config.faults())?;
     Ok(store)
 }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::dir::StoreId;
+use crate::faults::{Faults, Step};
 use crate::segment::{FILE_HEADER_BYTES, Segment, file_header};
 
 /// Handles kept for the next read.
@@ -46,6 +47,7 @@ pub(crate) struct Segments {
     used: AtomicU64,
     known: Mutex<BTreeMap<u64, Known>>,
     recent: Mutex<VecDeque<Arc<Segment>>>,
+    faults: Faults,
 }
 
 fn path_of(dir: &Path, id: u64) -> PathBuf {
@@ -54,7 +56,7 @@ fn path_of(dir: &Path, id: u64) -> PathBuf {
 
 impl Segments {
     /// Finds the files in `dir`; names that are not ids are left alone.
-    pub(crate) fn open(dir: &Path, store: StoreId) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, store: StoreId, faults: Faults) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let mut known = BTreeMap::new();
         for entry in std::fs::read_dir(dir)? {
@@ -71,6 +73,7 @@ impl Segments {
             used: AtomicU64::new(known.values().map(|known| known.bytes).sum()),
             known: Mutex::new(known),
             recent: Mutex::default(),
+            faults,
         })
     }
 
@@ -91,6 +94,7 @@ impl Segments {
     }
 
     pub(crate) fn create(&self) -> io::Result<Arc<Segment>> {
+        self.faults.at(Step::SegmentCreate)?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let path = path_of(&self.dir, id);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
@@ -114,6 +118,7 @@ impl Segments {
                 return Ok(segment);
             }
         }
+        self.faults.at(Step::SegmentRead)?;
         let file = OpenOptions::new().read(true).open(path_of(&self.dir, id))?;
         let mut header = [0; 64];
         file.read_exact_at(&mut header, 0)?;
@@ -188,7 +193,7 @@ impl Segments {
             self.used.fetch_sub(known.bytes, Ordering::Relaxed);
         }
         self.recent.lock().retain(|segment| segment.id != id);
-        match std::fs::remove_file(path_of(&self.dir, id)) {
+        match self.faults.at(Step::SegmentRemove).and_then(|()| std::fs::remove_file(path_of(&self.dir, id))) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(segment = id, %error, "a segment file could not be removed"),

@@ -1,80 +1,107 @@
-//! Room on disk: the budget, the reserve, eviction by whole segments, compaction.
+//! Room on disk: the budget, the reserve, eviction by whole segments.
 //!
 //! Always true:
-//! - Segments and index together stay within `disk_max` plus one segment. The index counts for half of it at most:
-//!   sled gives space back late, and no eviction makes it smaller at once.
+//! - Segments and index together stay within `disk_max` plus one segment: what would exceed that is not written.
 //! - The oldest segment goes first (FIFO). What was used since it was written is written again, up to half of the
 //!   segment, so that each eviction frees something.
-//! - Writes pause while the file system has less than `reserve_free`, or a write failed; each round tries again.
+//! - Eviction plans with what the index needs; what sled takes beyond that for a while is for the rebuild to give back
+//!   (`rebuild`), and no reason to throw responses away.
+//! - Writes pause while the file system has less than the reserve, or a while after a write failed.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::writer::{Writer, body_place};
+use super::writer::{Writer, body_place, entry_bytes};
 use crate::catalog::Which;
 use crate::index::index_key;
 use crate::record;
-use crate::response::Place;
+use crate::response::{Place, StoredResponse};
 use crate::segment::RecordHeader;
 
-/// A segment with a smaller share of live bytes is worth rewriting.
-const COMPACT_BELOW_PERCENT: u64 = 70;
-/// Dead bytes that are tolerated: this share of the live ones, and two segments.
-const DEAD_PERCENT_MAX: u64 = 25;
-
+/// What became of a response that was to be moved.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    All,
-    Used,
+pub(super) enum Moved {
+    Yes,
+    /// It is not in that segment any more.
+    Elsewhere,
+    /// It is damaged.
+    Unreadable,
+    /// It does not fit, or nothing can be written.
+    NoRoom,
 }
 
 impl Writer<'_> {
-    fn used_bytes(&self) -> u64 {
-        self.disk.used_bytes(self.shared.config.disk_max)
+    /// What eviction reckons with.
+    fn planned_bytes(&self) -> u64 {
+        let doomed: u64 = self.disk.segments.doomed().iter().map(|(_, bytes)| *bytes).sum();
+        let index = self.disk.usage.index_bytes().min(self.index_allowance());
+        self.disk.segments.used_bytes().saturating_sub(doomed) + index
+    }
+
+    /// True when so many bytes more may be written, if need be after eviction.
+    pub(super) fn has_room(&mut self, bytes: u64) -> bool {
+        self.make_room(bytes);
+        self.shared.spend_free(&self.disk, bytes);
+        let config = &self.shared.config;
+        self.disk.is_writable() && self.disk.used_bytes() + bytes <= config.disk_max + config.segment_bytes()
     }
 
     /// Evicts until `bytes` more fit.
     pub(super) fn make_room(&mut self, bytes: u64) {
-        let max = self.shared.config.disk_max;
-        if self.used_bytes() + bytes <= max {
+        let (max, segment) = (self.shared.config.disk_max, self.shared.config.segment_bytes());
+        if self.planned_bytes() + bytes <= max {
             return;
         }
         // Some room at once, so that not every write pays for a flush.
-        let target = max.saturating_sub(self.shared.config.segment_bytes());
-        loop {
-            let doomed: u64 = self.disk.segments.doomed().iter().map(|(_, bytes)| *bytes).sum();
-            if self.used_bytes().saturating_sub(doomed) + bytes <= target || self.disk.failure().is_some() {
-                break;
-            }
+        let target = max.saturating_sub(segment);
+        while self.planned_bytes() + bytes > target && self.disk.failure().is_none() {
             let Some((oldest, _)) = self.disk.segments.closed().first().copied() else { break };
-            self.vacate(oldest, Keep::Used);
-            self.shared.counters.segments_evicted.add(1);
+            self.evict(oldest);
         }
         self.disk.flush();
+        self.note_pressure();
         self.shared.room.notify_all();
     }
 
-    /// Empties a segment: what is kept is appended elsewhere, the rest is removed.
-    fn vacate(&mut self, segment: u64, keep: Keep) {
-        let mut budget = match keep {
-            Keep::All => u64::MAX,
-            Keep::Used => self.disk.segments.size_of(segment).unwrap_or(0) / 2,
-        };
+    /// From when on a response has to be asked for twice before it is written.
+    fn note_pressure(&self) {
+        let config = &self.shared.config;
+        let is_full = self.planned_bytes() + 2 * config.segment_bytes() > config.disk_max;
+        self.shared.is_disk_full.store(is_full, Ordering::Relaxed);
+    }
+
+    /// Empties a segment: what was used is appended elsewhere, the rest is removed.
+    fn evict(&mut self, segment: u64) {
+        self.end_compaction_of(segment);
+        let mut budget = self.disk.segments.size_of(segment).unwrap_or(0) / 2;
         for (which, used_on_disk) in self.shared.catalog.of_segment(segment) {
-            let wanted = keep == Keep::All || used_on_disk || self.was_used_in_memory(which);
-            if wanted && self.move_response(which, segment, &mut budget) {
-                self.shared.counters.moved.add(1);
-                continue;
+            if used_on_disk || self.was_used_in_memory(which) {
+                match self.move_response(which, segment, &mut budget) {
+                    Moved::Yes => {
+                        self.shared.counters.moved.add(1);
+                        continue;
+                    }
+                    Moved::Elsewhere => continue,
+                    Moved::Unreadable | Moved::NoRoom => {}
+                }
             }
-            if self.shared.catalog.remove(which) {
-                self.shared.counters.responses_evicted.add(1);
-            }
-            self.forget(which);
+            self.shared.counters.responses_evicted.add(1);
+            self.lose(which);
             // A body in memory may stay; one that lies in this segment would keep the file alive.
             let lies_here = |place: Option<Place>| place.is_some_and(|place| place.segment.id == segment);
-            self.shared.memory.remove_some(which.key, |one| one.bytes.is_none() && lies_here(one.body.place()), || ());
+            let is_doomed = |one: &Arc<StoredResponse>| one.bytes.is_none() && lies_here(one.body.place());
+            let ((), let_go) = self.shared.memory.remove_some(which.key, is_doomed, || ());
+            self.shared.let_go(let_go);
         }
         self.disk.doom(segment);
         self.shared.catalog.forget_segment(segment);
+        self.shared.counters.segments_evicted.add(1);
+    }
+
+    /// The disk has it no more; the memory tier may.
+    pub(super) fn lose(&self, which: Which) {
+        self.shared.keep_in_memory(which);
+        self.forget(which);
     }
 
     fn was_used_in_memory(&self, which: Which) -> bool {
@@ -84,18 +111,20 @@ impl Writer<'_> {
         })
     }
 
-    /// False: it could not be read, did not fit, or is not worth it.
-    fn move_response(&mut self, which: Which, from: u64, budget: &mut u64) -> bool {
-        let key = index_key(which.key, which.variant);
-        let Some(Some(value)) = self.disk.checked(self.disk.index.get(&key)) else { return false };
-        let Ok(entry) = record::decode(&value) else { return false };
+    /// Appends a response elsewhere; `budget` is what may still be moved.
+    pub(super) fn move_response(&mut self, which: Which, from: u64, budget: &mut u64) -> Moved {
+        if self.shared.catalog.segment_of(which) != Some(from) {
+            return Moved::Elsewhere;
+        }
+        let Some(value) = self.disk.get(&index_key(which.key, which.variant)) else { return Moved::NoRoom };
+        let Some(entry) = value.and_then(|value| record::decode(&value).ok()) else { return Moved::Unreadable };
         let bytes = crate::segment::record_bytes(entry.place.length);
-        if entry.serial != which.serial || entry.place.segment != from || bytes > *budget {
-            return false;
+        if entry.serial != which.serial || entry.place.segment != from {
+            return Moved::Unreadable;
         }
         // A body in a file of its own is not copied: it is as large as it gets, and would be read whole into memory.
-        if entry.place.length > self.shared.config.collect_bytes_max() {
-            return false;
+        if bytes > *budget || entry.place.length > self.shared.config.collect_bytes_max() {
+            return Moved::NoRoom;
         }
         let header = RecordHeader {
             key: which.key,
@@ -103,27 +132,36 @@ impl Writer<'_> {
             serial: entry.place.serial,
             length: entry.place.length,
         };
-        let read = self.disk.segments.get(from).map_err(|error| error.to_string());
-        let body =
-            read.and_then(|segment| segment.read_whole(entry.place.offset, &header).map_err(|error| error.to_string()));
+        let body = {
+            let _watched = self.shared.watch.call();
+            let read = self.disk.segments.get(from).map_err(|error| error.to_string());
+            read.and_then(|segment| segment.read_whole(entry.place.offset, &header).map_err(|error| error.to_string()))
+        };
         let Ok(body) = body else {
             self.shared.counters.damaged.add(1);
-            return false;
+            return Moved::Unreadable;
         };
+        self.shared.spend_free(&self.disk, bytes);
+        if !self.disk.is_writable() {
+            return Moved::NoRoom;
+        }
         let place = match self.append(&header, &body) {
             Ok(place) => place,
             Err(error) => {
                 self.write_failed(&error);
-                return false;
+                return Moved::NoRoom;
             }
         };
         *budget -= bytes;
         let value = record::encode(&entry.head, entry.trailers.as_ref(), entry.serial, body_place(&place));
-        let entered = value.is_some_and(|value| self.disk.checked(self.disk.index.put(&key, &value)).is_some());
-        if entered && self.shared.catalog.placed(which, place.segment.id) {
+        let Some(value) = value else { return Moved::Unreadable };
+        if self.put_entry(which, &value).is_none() {
+            return Moved::NoRoom;
+        }
+        if self.shared.catalog.placed(which, place.segment.id, entry_bytes(&value)) {
             self.move_in_memory(which, &place);
         }
-        entered
+        Moved::Yes
     }
 
     fn move_in_memory(&self, which: Which, place: &Place) {
@@ -133,54 +171,20 @@ impl Writer<'_> {
         }
     }
 
-    /// Once every `flush_every`: reserve, dead segments, one segment of compaction.
+    /// Once every `flush_every`: reserve, dead segments, what is worth compacting or rebuilding.
     pub(super) fn housekeeping(&mut self) {
-        self.check_reserve();
+        self.disk.resume_if_over();
+        self.shared.look_at_free(&self.disk);
         for (id, _) in self.disk.segments.closed() {
             if self.shared.catalog.live_bytes(id) == 0 {
+                self.end_compaction_of(id);
                 self.disk.doom(id);
                 self.shared.catalog.forget_segment(id);
             }
         }
         self.make_room(0);
-        let live = self.shared.catalog.bytes();
-        let tolerated = live / 100 * (100 + DEAD_PERCENT_MAX) + 2 * self.shared.config.segment_bytes();
-        if self.disk.segments.used_bytes() <= tolerated || !self.disk.is_writable() {
-            return;
-        }
-        let share = |id: u64, bytes: u64| self.shared.catalog.live_bytes(id) * 100 / bytes.max(1);
-        let movable = self
-            .disk
-            .segments
-            .closed()
-            .into_iter()
-            .filter(|(_, bytes)| *bytes <= 2 * self.shared.config.segment_bytes());
-        let emptiest = movable.map(|(id, bytes)| (share(id, bytes), id)).min();
-        if let Some((percent, id)) = emptiest
-            && percent < COMPACT_BELOW_PERCENT
-        {
-            self.vacate(id, Keep::All);
-            self.shared.counters.segments_compacted.add(1);
-        }
-    }
-
-    fn check_reserve(&self) {
-        let free = match rustix::fs::statvfs(&self.shared.config.dir) {
-            Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
-            // Nothing known: the writes themselves will tell.
-            Err(_) => u64::MAX,
-        };
-        let short = free < self.shared.config.reserve_free;
-        let was_paused = self.disk.paused.swap(short, Ordering::Relaxed);
-        if short && !was_paused {
-            tracing::warn!(
-                free,
-                reserve = self.shared.config.reserve_free,
-                "the file system is nearly full; nothing is written to disk"
-            );
-        }
-        if !short && was_paused {
-            tracing::info!("the disk tier takes writes again");
-        }
+        self.note_pressure();
+        self.rebuild_if_worth_it();
+        self.compact_if_worth_it();
     }
 }

@@ -1,47 +1,99 @@
 //! One opened disk tier: index and segments of one store id.
+//!
+//! Always true:
+//! - From a tier that failed nothing comes any more: every call of its index answers None, also one that succeeded too late.
+//! - The index is called under the watch.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::segments::{Phase, Segments};
 use crate::dir::StoreId;
-use crate::index::{Index, IndexError};
+use crate::faults::{Faults, Step};
+use crate::index::{Index, IndexError, IndexKey, Visit};
 use crate::segment::Segment;
+use crate::watch::Watch;
 
 /// The name under which the index remembers the next segment id.
 pub(crate) const META_NEXT_SEGMENT: &str = "next_segment";
-/// The name under which the index remembers whose it is.
-pub(crate) const META_STORE: &str = "store";
 
 pub(crate) struct Disk {
     pub(crate) store: StoreId,
-    pub(crate) index: Box<dyn Index>,
+    index: RwLock<Arc<dyn Index>>,
     pub(crate) segments: Segments,
-    pub(crate) index_bytes: AtomicU64,
+    pub(crate) usage: Usage,
+    watch: Arc<Watch>,
+    faults: Faults,
     /// Segments with bytes that are not synced.
     dirty: Mutex<Vec<Arc<Segment>>>,
     flushing: Mutex<()>,
     failure: Mutex<Option<String>>,
     failed: AtomicBool,
-    /// Writes wait for room on the file system.
-    pub(crate) paused: AtomicBool,
+    /// Why writes wait, and until when at least.
+    paused: Mutex<Option<(String, Instant)>>,
+    is_paused: AtomicBool,
+}
+
+/// What the index takes on disk, and what the file system has left.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    /// The index as it was measured last.
+    index: AtomicU64,
+    /// An index that is being made beside it.
+    rebuild: AtomicU64,
+    /// What was put since, at most: sled writes an entry, and sometimes its neighbours.
+    since: AtomicU64,
+    /// Bytes that may be written before the file system is looked at again.
+    pub(crate) free: AtomicI64,
+}
+
+/// An entry costs the log of sled at most so many times its bytes until the index is measured again.
+const PENDING_FACTOR: u64 = 2;
+
+impl Usage {
+    pub(crate) fn index_bytes(&self) -> u64 {
+        self.index.load(Ordering::Relaxed) + self.rebuild.load(Ordering::Relaxed) + self.since.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn measured(&self, index: u64) {
+        self.since.store(0, Ordering::Relaxed);
+        self.index.store(index, Ordering::Relaxed);
+    }
+
+    pub(crate) fn rebuilding(&self, bytes: u64) {
+        self.rebuild.store(bytes, Ordering::Relaxed);
+    }
+
+    fn put(&self, bytes: usize) {
+        self.since.fetch_add(bytes as u64 * PENDING_FACTOR, Ordering::Relaxed);
+    }
 }
 
 impl Disk {
-    pub(crate) fn new(store: StoreId, index: Box<dyn Index>, segments: Segments) -> Self {
+    pub(crate) fn new(
+        store: StoreId,
+        index: Arc<dyn Index>,
+        segments: Segments,
+        watch: Arc<Watch>,
+        faults: Faults,
+    ) -> Self {
         Self {
             store,
-            index,
+            index: RwLock::new(index),
             segments,
-            index_bytes: AtomicU64::new(0),
+            usage: Usage::default(),
+            watch,
+            faults,
             dirty: Mutex::default(),
             flushing: Mutex::default(),
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
-            paused: AtomicBool::new(false),
+            paused: Mutex::default(),
+            is_paused: AtomicBool::new(false),
         }
     }
 
@@ -55,14 +107,48 @@ impl Disk {
         if self.failed.load(Ordering::Acquire) { self.failure.lock().clone() } else { None }
     }
 
-    pub(crate) fn is_writable(&self) -> bool {
-        !self.failed.load(Ordering::Acquire) && !self.paused.load(Ordering::Relaxed)
+    /// Writes wait, at least for so long; the reason replaces an earlier one.
+    pub(crate) fn pause(&self, reason: String, so_long: Duration) {
+        let mut paused = self.paused.lock();
+        if paused.as_ref().is_none_or(|(known, _)| *known != reason) {
+            tracing::warn!(reason, "nothing is written to disk for now");
+        }
+        *paused = Some((reason, Instant::now() + so_long));
+        self.is_paused.store(true, Ordering::Relaxed);
     }
 
-    /// Notes a failed call of the index.
-    pub(crate) fn checked<R>(&self, result: Result<R, IndexError>) -> Option<R> {
-        match result {
-            Ok(value) => Some(value),
+    /// Writes go on if they have waited long enough; what fails again pauses them again.
+    pub(crate) fn resume_if_over(&self) {
+        let mut paused = self.paused.lock();
+        if paused.take_if(|(_, until)| *until <= Instant::now()).is_some() {
+            self.is_paused.store(false, Ordering::Relaxed);
+            tracing::info!("the disk tier takes writes again");
+        }
+    }
+
+    pub(crate) fn paused(&self) -> Option<String> {
+        if !self.is_paused.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.paused.lock().as_ref().map(|(reason, _)| reason.clone())
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        !self.failed.load(Ordering::Acquire) && !self.is_paused.load(Ordering::Relaxed)
+    }
+
+    /// A call of the index; None: it failed, or the tier was given up meanwhile.
+    fn ask<R>(&self, call: impl FnOnce(&dyn Index) -> Result<R, IndexError>) -> Option<R> {
+        if self.failed.load(Ordering::Acquire) {
+            return None;
+        }
+        let index = Arc::clone(&self.index.read());
+        let answer = {
+            let _watched = self.watch.call();
+            call(&*index)
+        };
+        match answer {
+            Ok(answer) => (!self.failed.load(Ordering::Acquire)).then_some(answer),
             Err(error) => {
                 self.fail(error);
                 None
@@ -70,17 +156,47 @@ impl Disk {
         }
     }
 
-    /// What counts against the budget. The index counts for half of it at most: sled gives space back late, and no
-    /// eviction makes it smaller at once.
-    pub(crate) fn used_bytes(&self, disk_max: u64) -> u64 {
-        self.segments.used_bytes() + self.index_bytes.load(Ordering::Relaxed).min(disk_max / 2)
+    /// None: the tier failed. Some(None): there is no such entry.
+    #[expect(clippy::option_option, reason = "failed, absent and found are three answers")]
+    pub(crate) fn get(&self, key: &IndexKey) -> Option<Option<Vec<u8>>> {
+        self.ask(|index| index.get(key))
+    }
+
+    pub(crate) fn put(&self, key: &IndexKey, value: &[u8]) -> Option<()> {
+        self.usage.put(key.len() + value.len());
+        self.ask(|index| index.put(key, value))
+    }
+
+    pub(crate) fn remove(&self, key: &IndexKey) -> Option<()> {
+        self.usage.put(key.len());
+        self.ask(|index| index.remove(key))
+    }
+
+    pub(crate) fn walk(&self, after: Option<&IndexKey>, visit: &mut Visit<'_>) -> Option<()> {
+        self.ask(|index| index.walk(after, visit))
+    }
+
+    pub(crate) fn put_meta(&self, name: &str, value: &[u8]) -> Option<()> {
+        self.ask(|index| index.put_meta(name, value))
+    }
+
+    /// Another database is the index from here on; returns the old one.
+    pub(crate) fn replace_index(&self, index: Arc<dyn Index>) -> Arc<dyn Index> {
+        // Not while a flush measures the old one.
+        let _order = self.flushing.lock();
+        std::mem::replace(&mut *self.index.write(), index)
+    }
+
+    /// What counts against the budget.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.segments.used_bytes() + self.usage.index_bytes()
     }
 
     /// A new segment; the index remembers that its id is used.
     pub(crate) fn create_segment(&self) -> io::Result<Arc<Segment>> {
         let segment = self.segments.create()?;
         let next = self.segments.next_id().to_le_bytes();
-        if self.checked(self.index.put_meta(META_NEXT_SEGMENT, &next)).is_none() {
+        if self.put_meta(META_NEXT_SEGMENT, &next).is_none() {
             self.segments.remove(segment.id);
             return Err(io::Error::other("the index failed"));
         }
@@ -100,17 +216,19 @@ impl Disk {
         let doomed = self.segments.doomed();
         let dirty = std::mem::take(&mut *self.dirty.lock());
         for segment in &dirty {
-            if let Err(error) = segment.file.sync_data() {
+            let _watched = self.watch.call();
+            let synced = self.faults.at(Step::SegmentSync).and_then(|()| segment.file.sync_data());
+            if let Err(error) = synced {
                 self.fail(format!("segment {}: sync: {error}", segment.id));
                 return;
             }
         }
-        if self.checked(self.index.flush()).is_none() {
+        if self.ask(|index| index.flush()).is_none() {
             return;
         }
         doomed.iter().for_each(|(id, _)| self.segments.remove_doomed(*id));
-        if let Ok(bytes) = self.index.size_bytes() {
-            self.index_bytes.store(bytes, Ordering::Relaxed);
+        if let Some(bytes) = self.ask(|index| index.size_bytes()) {
+            self.usage.measured(bytes);
         }
     }
 

@@ -1,25 +1,25 @@
-//! The writer: the one thread that changes the disk tier, and brings it back when it failed.
+//! The writer: the one thread that changes a disk tier, from its opening to its end.
 
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::Disk;
+use super::compaction::Compaction;
+use super::opening::{self, Opened};
 use super::queue::{Next, Op};
+use super::rebuild::Rebuilds;
 use super::segments::Phase;
-use super::{Disk, opening};
+use super::supervisor::Turn;
 use crate::catalog::Which;
 use crate::dir::StoreId;
-use crate::index::{index_key, panic_text};
+use crate::faults::Step;
+use crate::index::index_key;
 use crate::record::{self, BodyPlace};
 use crate::response::{Place, StoredResponse};
 use crate::segment::{FILE_HEADER_BYTES, RecordHeader, Segment, encode_blocks, record_bytes, record_header};
-use crate::shared::{DiskState, Shared};
-
-/// How long a disk tier that cannot be opened is left alone.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+use crate::shared::Shared;
+use crate::writing::PAUSE_AFTER_ERROR;
 
 /// The segment that is appended to.
 pub(super) struct Open {
@@ -31,76 +31,32 @@ pub(super) struct Writer<'a> {
     pub(super) shared: &'a Shared,
     pub(super) disk: Arc<Disk>,
     pub(super) open: Option<Open>,
+    pub(super) compaction: Option<Compaction>,
+    pub(super) rebuilds: Rebuilds,
     last_housekeeping: Instant,
 }
 
-/// The writer's thread: opens the disk tier, serves it, sets it aside when it fails, until the queue is closed.
-pub(crate) fn run(shared: &Arc<Shared>, mut store: StoreId) {
-    let mut last_aside: Option<Instant> = None;
-    loop {
-        let opened = catch_unwind(AssertUnwindSafe(|| opening::open(shared, store)));
-        let failure = match opened {
-            Ok(Ok(disk)) => match serve(shared, Arc::new(disk)) {
-                None => return,
-                Some(failure) => failure,
-            },
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => format!("panic while opening: {}", panic_text(&*panic)),
-        };
-        shared.set_disk(None, DiskState::Failed(failure.clone()));
-        match opening::set_aside(shared, &failure) {
-            Ok(fresh) => {
-                store = fresh;
-                // One failure after the other: no tier can be made for now.
-                let is_again = last_aside.replace(Instant::now()).is_some_and(|last| last.elapsed() < RETRY_AFTER);
-                if is_again && !wait_without_disk(shared) {
-                    return;
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "no disk tier can be made; going on in memory");
-                if !wait_without_disk(shared) {
-                    return;
-                }
-            }
-        }
-        if shared.reading().queue.is_closed() {
-            return;
-        }
+/// Opens a disk tier and serves it. None: the queue was closed. Some: the tier failed.
+pub(super) fn serve(shared: &Arc<Shared>, store: StoreId, turn: &Turn) -> Option<String> {
+    let Opened { disk, generations, generation } = match opening::open(shared, store) {
+        Ok(opened) => opened,
+        Err(error) => return Some(error.to_string()),
+    };
+    if !shared.install_disk(&disk, || !turn.is_abandoned()) {
+        return Some("left behind while it was opened".into());
     }
-}
-
-/// Answers and drops what comes, for a while. False: the store closes.
-fn wait_without_disk(shared: &Shared) -> bool {
-    let until = Instant::now() + RETRY_AFTER;
-    while let Some(left) = until.checked_duration_since(Instant::now()) {
-        match shared.reading().queue.next(left) {
-            Next::Op(Op::Write(response)) => {
-                shared.catalog.remove(response.which());
-                shared.counters.writes_dropped.add(1);
-            }
-            Next::Op(Op::Forget(_) | Op::Damaged(..) | Op::MakeRoom(_)) => {}
-            Next::Op(Op::Flush(done)) => {
-                let _ = done.send(());
-            }
-            Next::Idle => return true,
-            Next::Closed => return false,
-        }
-    }
-    true
-}
-
-/// None: the queue was closed. Some: the disk tier failed.
-fn serve(shared: &Arc<Shared>, disk: Arc<Disk>) -> Option<String> {
-    shared.set_disk(Some(Arc::clone(&disk)), DiskState::Ready);
     let stop = Arc::new((parking_lot::Mutex::new(false), parking_lot::Condvar::new()));
     let flusher = std::thread::Builder::new().name("brim-flush".into()).spawn({
-        let (disk, stop, every) = (Arc::clone(&disk), Arc::clone(&stop), shared.config.flush_every);
+        let (shared, disk, stop) = (Arc::clone(shared), Arc::clone(&disk), Arc::clone(&stop));
         move || {
             let mut stopped = stop.0.lock();
             while !*stopped {
-                stop.1.wait_for(&mut stopped, every);
-                parking_lot::MutexGuard::unlocked(&mut stopped, || disk.flush());
+                stop.1.wait_for(&mut stopped, shared.config.flush_every);
+                parking_lot::MutexGuard::unlocked(&mut stopped, || {
+                    disk.flush();
+                    // What was emptied is gone now.
+                    shared.room.notify_all();
+                });
             }
         }
     });
@@ -108,25 +64,27 @@ fn serve(shared: &Arc<Shared>, disk: Arc<Disk>) -> Option<String> {
         Ok(flusher) => flusher,
         Err(error) => return Some(format!("no thread to flush with: {error}")),
     };
-    let mut writer = Writer { shared, disk: Arc::clone(&disk), open: None, last_housekeeping: Instant::now() };
-    let outcome = catch_unwind(AssertUnwindSafe(|| writer.serve()));
+    let mut writer = Writer {
+        shared,
+        disk,
+        open: None,
+        compaction: None,
+        rebuilds: Rebuilds::new(generations, generation),
+        last_housekeeping: Instant::now(),
+    };
+    let failure = writer.serve();
     *stop.0.lock() = true;
     stop.1.notify_all();
     let _ = flusher.join();
-    let failure = match outcome {
-        Ok(failure) => failure,
-        Err(panic) => Some(format!("the writer panicked: {}", panic_text(&*panic))),
-    };
-    if failure.is_none() {
-        shared.set_disk(None, DiskState::Closed);
-    }
     failure
 }
 
 impl Writer<'_> {
     fn serve(&mut self) -> Option<String> {
+        self.housekeeping();
         loop {
-            match self.shared.reading().queue.next(self.shared.config.flush_every) {
+            let wait = self.shared.config.flush_every.min(self.pause_of_background_work());
+            match self.shared.reading().queue.next(wait) {
                 Next::Op(op) => self.perform(op),
                 Next::Idle => {}
                 Next::Closed => {
@@ -134,9 +92,12 @@ impl Writer<'_> {
                     return self.disk.failure();
                 }
             }
-            if self.last_housekeeping.elapsed() >= self.shared.config.flush_every {
+            if self.disk.failure().is_none() && self.last_housekeeping.elapsed() >= self.shared.config.flush_every {
                 self.housekeeping();
                 self.last_housekeeping = Instant::now();
+            }
+            if self.disk.failure().is_none() {
+                self.background_work();
             }
             if let Some(failure) = self.disk.failure() {
                 return Some(failure);
@@ -165,8 +126,18 @@ impl Writer<'_> {
     /// Removes the index entry of a card that is gone, unless another response took its place on disk.
     pub(super) fn forget(&self, which: Which) {
         if !self.shared.catalog.is_written(which.key, which.variant) {
-            self.disk.checked(self.disk.index.remove(&index_key(which.key, which.variant)));
+            let key = index_key(which.key, which.variant);
+            self.disk.remove(&key);
+            self.also_in_rebuild(&key, None);
         }
+    }
+
+    /// Puts an index entry.
+    pub(super) fn put_entry(&self, which: Which, value: &[u8]) -> Option<()> {
+        let key = index_key(which.key, which.variant);
+        self.disk.put(&key, value)?;
+        self.also_in_rebuild(&key, Some(value));
+        Some(())
     }
 
     fn write(&mut self, response: &StoredResponse) {
@@ -174,8 +145,9 @@ impl Writer<'_> {
         let own_segment =
             response.bytes.is_none().then(|| response.body.place().map(|place| place.segment.id)).flatten();
         let written = self.shared.catalog.is_current(which) && self.write_current(response, which);
-        if !written && self.shared.catalog.remove(which) {
+        if !written && self.shared.keep_in_memory(which) {
             self.shared.counters.writes_dropped.add(1);
+            // What it replaced must not come back at the next start.
             self.forget(which);
         }
         if let Some(id) = own_segment {
@@ -198,8 +170,7 @@ impl Writer<'_> {
                     serial: which.serial,
                     length: bytes.len() as u64,
                 };
-                self.make_room(record_bytes(header.length));
-                if !self.disk.is_writable() {
+                if !self.has_room(record_bytes(header.length)) {
                     return false;
                 }
                 match self.append(&header, bytes) {
@@ -223,12 +194,13 @@ impl Writer<'_> {
         let numbers = body_place(place);
         let value = record::encode(&response.head, response.trailers.as_ref(), response.serial, numbers);
         let Some(value) = value else { return false };
-        if self.disk.checked(self.disk.index.put(&index_key(which.key, which.variant), &value)).is_none() {
+        if self.put_entry(which, &value).is_none() {
             return false;
         }
         self.shared.counters.writes.add(1);
+        self.shared.counters.bytes_written.add(record_bytes(response.body.length));
         // False: it was replaced meanwhile; what replaced it comes later in the queue.
-        self.shared.catalog.placed(which, place.segment.id);
+        self.shared.catalog.placed(which, place.segment.id, entry_bytes(&value));
         true
     }
 
@@ -249,7 +221,10 @@ impl Writer<'_> {
         self.disk.segments.grow(open.segment.id, record);
         let segment = Arc::clone(&open.segment);
         open.at += record;
-        let result = segment.file.write_all_at(&encoded, offset);
+        let result = {
+            let _watched = self.shared.watch.call();
+            self.shared.config.faults().write_all_at(Step::SegmentAppend, &segment.file, &encoded, offset)
+        };
         self.disk.soil(&segment);
         self.open = Some(open);
         if let Err(error) = result {
@@ -267,9 +242,8 @@ impl Writer<'_> {
     }
 
     pub(super) fn write_failed(&self, error: &io::Error) {
-        tracing::warn!(%error, "a body cannot be written; the disk tier takes no more until it can");
         self.shared.counters.write_errors.add(1);
-        self.disk.paused.store(true, Ordering::Relaxed);
+        self.disk.pause(format!("a body cannot be written: {error}"), PAUSE_AFTER_ERROR);
     }
 }
 
@@ -280,4 +254,9 @@ pub(super) fn body_place(place: &Place) -> BodyPlace {
         length: place.header.length,
         serial: place.header.serial,
     }
+}
+
+/// What an index entry of this value takes.
+pub(super) fn entry_bytes(value: &[u8]) -> u32 {
+    u32::try_from(size_of::<crate::index::IndexKey>() + value.len()).unwrap_or(u32::MAX)
 }

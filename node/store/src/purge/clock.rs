@@ -5,11 +5,13 @@
 //! - Once `latest()` shows a position, every purge up to it is in the table.
 //! - The table is bounded: when too many marks are live the older ones are folded into buckets that many names share.
 //!   Coarser, never weaker: a response that shares a bucket with a newer purge is taken for purged.
+//! - A mark is forgotten only when nothing that was fetched before it can exist any more (`horizon`).
+//! - Its lock is held for a purge, or for some hundred marks, never for all of them.
 //! - A response that was checked at the latest position answers from its own cell: no lock, no look-up.
 //!
 //! Not here: durability (`log`), the order in which purges get positions (`committer`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use brim_semantics::PurgeState;
@@ -53,18 +55,44 @@ impl Marks {
     }
 }
 
+/// Marks that are looked at under one hold of the lock, and for one that has to be folded.
+const FOLD_TRIES_MAX: usize = 64;
+const TRIM_AT_ONCE: usize = 512;
+
 /// All marks. Plain data: the log writes it out whole as a checkpoint.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Table {
     pub(crate) latest: Position,
     pub(crate) everything: Marks,
     pub(crate) named: HashMap<u64, Marks>,
-    /// Empty, or [`BUCKETS`] of them.
-    pub(crate) buckets: Vec<Marks>,
+    /// Each name of `named` once, about in the order of their marks: a position that it had, and the name.
+    order: VecDeque<(u64, u64)>,
+    /// Hard and soft mark each; empty, or [`BUCKETS`] of them.
+    buckets: Vec<[u64; 2]>,
+    /// The newest mark in a bucket.
+    buckets_newest: u64,
     pub(crate) prefixes: HashMap<u64, Vec<(Box<str>, Marks)>>,
+    /// What is to be dropped when nobody waits.
+    discarded: Vec<HashMap<u64, Vec<(Box<str>, Marks)>>>,
+}
+
+impl PartialEq for Table {
+    /// The order is no part of what a table says.
+    fn eq(&self, other: &Self) -> bool {
+        self.latest == other.latest
+            && self.everything == other.everything
+            && self.named == other.named
+            && self.buckets == other.buckets
+            && self.prefixes == other.prefixes
+    }
 }
 
 impl Table {
+    /// Without a mark; the next purge comes after this position.
+    pub(crate) fn beginning_at(latest: Position) -> Self {
+        Self { latest, ..Self::default() }
+    }
+
     pub(crate) fn apply(&mut self, matcher: &Matcher, position: Position, mode: PurgeMode) {
         match matcher {
             Matcher::Everything => {
@@ -72,17 +100,16 @@ impl Table {
                 if mode == PurgeMode::Hard {
                     // Whatever is older is covered by it.
                     self.named.clear();
+                    self.order.clear();
                     self.buckets = Vec::new();
-                    self.prefixes.clear();
+                    self.buckets_newest = 0;
+                    self.discarded.push(std::mem::take(&mut self.prefixes));
                 }
             }
             Matcher::Named(names) => {
-                for name in names {
-                    self.named.entry(*name).or_default().raise(position, mode);
-                }
-                if self.named.len() > TABLE_MARKS_MAX {
-                    self.coarsen();
-                }
+                let mut marks = Marks::default();
+                marks.raise(position, mode);
+                names.iter().for_each(|name| self.join_name(*name, marks));
             }
             Matcher::Prefix { authority, path_prefix } => {
                 let mut marks = Marks::default();
@@ -112,21 +139,81 @@ impl Table {
         }
     }
 
-    pub(crate) fn join_bucket(&mut self, bucket: u64, marks: Marks) {
-        if self.buckets.is_empty() {
-            self.buckets = vec![Marks::default(); BUCKETS];
+    pub(crate) fn join_name(&mut self, name: u64, marks: Marks) {
+        let known = self.named.entry(name).or_default();
+        if *known == Marks::default() {
+            self.order.push_back((marks.newest(), name));
         }
-        self.buckets[bucket_of(bucket)].join(marks);
+        known.join(marks);
+        if self.named.len() > TABLE_MARKS_MAX {
+            self.fold_one();
+        }
     }
 
-    /// Folds the older half of the marks into the buckets.
-    fn coarsen(&mut self) {
-        let mut ages: Vec<u64> = self.named.values().map(|marks| marks.newest()).collect();
-        let middle = ages.len() / 2;
-        let (_, median, _) = ages.select_nth_unstable(middle);
-        let median = *median;
-        let older: Vec<(u64, Marks)> = self.named.extract_if(|_, marks| marks.newest() <= median).collect();
-        older.into_iter().for_each(|(name, marks)| self.join_bucket(name, marks));
+    pub(crate) fn join_bucket(&mut self, bucket: u64, marks: Marks) {
+        if self.buckets.is_empty() {
+            self.buckets = vec![[0; 2]; BUCKETS];
+        }
+        let known = &mut self.buckets[bucket_of(bucket)];
+        *known = [known[0].max(marks.hard), known[1].max(marks.soft)];
+        self.buckets_newest = self.buckets_newest.max(marks.newest());
+    }
+
+    /// Buckets that have a mark, by number.
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = (u64, Marks)> {
+        let marked = (0_u64..).zip(&self.buckets).filter(|(_, marks)| **marks != [0; 2]);
+        marked.map(|(bucket, [hard, soft])| (bucket, Marks { hard: *hard, soft: *soft }))
+    }
+
+    /// Folds an old mark into its bucket. One that was raised since it was put in order is given another round, within reason.
+    fn fold_one(&mut self) {
+        for tried in 1.. {
+            let Some((position, name)) = self.order.pop_front() else { return };
+            let Some(marks) = self.named.get(&name).copied() else { continue };
+            if marks.newest() > position && tried < FOLD_TRIES_MAX {
+                self.order.push_back((marks.newest(), name));
+                continue;
+            }
+            self.named.remove(&name);
+            self.join_bucket(name, marks);
+            return;
+        }
+    }
+
+    /// Forgets marks that are not newer than `oldest`, among the first `at_most` in order. Returns how many were looked at and
+    /// how many are gone.
+    fn trim_names(&mut self, oldest: u64, at_most: usize) -> (usize, usize) {
+        let (mut looked, mut gone) = (0, 0);
+        while looked < at_most {
+            let Some((_, name)) = self.order.pop_front() else { break };
+            looked += 1;
+            match self.named.get(&name) {
+                Some(marks) if marks.newest() > oldest => self.order.push_back((marks.newest(), name)),
+                Some(_) => {
+                    self.named.remove(&name);
+                    gone += 1;
+                }
+                None => {}
+            }
+        }
+        (looked, gone)
+    }
+
+    fn trim_others(&mut self, oldest: u64) -> usize {
+        if self.buckets_newest <= oldest {
+            self.buckets = Vec::new();
+            self.buckets_newest = 0;
+        }
+        let before = self.prefixes_count();
+        self.prefixes.retain(|_, prefixes| {
+            prefixes.retain(|(_, marks)| marks.newest() > oldest);
+            !prefixes.is_empty()
+        });
+        before - self.prefixes_count()
+    }
+
+    fn prefixes_count(&self) -> usize {
+        self.prefixes.values().map(Vec::len).sum()
     }
 
     pub(crate) fn marks_of(&self, names: &Names) -> Marks {
@@ -135,8 +222,8 @@ impl Table {
             if let Some(found) = self.named.get(name) {
                 marks.join(*found);
             }
-            if let Some(found) = self.buckets.get(bucket_of(*name)) {
-                marks.join(*found);
+            if let Some([hard, soft]) = self.buckets.get(bucket_of(*name)) {
+                marks.join(Marks { hard: *hard, soft: *soft });
             }
         };
         if !self.named.is_empty() || !self.buckets.is_empty() {
@@ -163,7 +250,7 @@ impl Table {
     }
 
     pub(crate) fn marks_count(&self) -> usize {
-        self.named.len() + self.prefixes.values().map(Vec::len).sum::<usize>()
+        self.named.len() + self.prefixes_count()
     }
 }
 
@@ -202,6 +289,38 @@ impl Clock {
             table.apply(matcher, position, mode);
         }
         self.latest.store(table.latest.0, Ordering::Release);
+        let discarded = std::mem::take(&mut table.discarded);
+        drop(table);
+        drop(discarded);
+    }
+
+    /// Forgets the purges up to `oldest`: nothing that exists was fetched before it. Returns how many marks are gone.
+    pub(crate) fn trim(&self, oldest: Position) -> usize {
+        let Some(mut gone) = self.change_unhurried(|table| table.trim_others(oldest.0)) else { return 0 };
+        let mut left = self.table.read().order.len();
+        while left > 0 {
+            let names = |table: &mut Table| table.trim_names(oldest.0, left.min(TRIM_AT_ONCE));
+            let Some((looked, removed)) = self.change_unhurried(names) else { break };
+            gone += removed;
+            left = if looked == 0 { 0 } else { left - looked };
+        }
+        gone
+    }
+
+    /// A change that is not in a hurry: it does not stand in the way of readers while another one is encoding a checkpoint.
+    fn change_unhurried<R>(&self, change: impl FnOnce(&mut Table) -> R) -> Option<R> {
+        const TRIES: usize = 1000;
+        for _ in 0..TRIES {
+            if let Some(mut table) = self.table.try_write() {
+                return Some(change(&mut table));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        None
+    }
+
+    pub(crate) fn marks_count(&self) -> usize {
+        self.table.read().marks_count()
     }
 
     /// O(1) when nothing was purged since the last check of this response.
@@ -276,11 +395,11 @@ mod tests {
     #[test]
     fn a_full_table_forgets_no_purge() {
         let mut table = Table::default();
-        let count = TABLE_MARKS_MAX as u64 + 1;
+        let count = TABLE_MARKS_MAX as u64 * 3 / 2;
         for position in 1..=count {
             table.apply(&url(&format!("/{position}")), Position(position), PurgeMode::Hard);
         }
-        assert!(table.marks_count() <= TABLE_MARKS_MAX / 2 + 1);
+        assert!(table.marks_count() <= TABLE_MARKS_MAX);
         for position in [1, 2, count / 2, count / 2 + 1, count - 1, count] {
             let names = names(&format!("/{position}"));
             assert_eq!(table.state(&names, Position(position - 1)), PurgeState::Hard, "{position}");
@@ -289,6 +408,36 @@ mod tests {
         // And hits few others: one in eight by chance.
         let spared = (0..1000).filter(|n| table.state(&names(&format!("/other/{n}")), Position(0)) == PurgeState::Live);
         assert!(spared.count() > 500);
+    }
+
+    /// A name that is purged again and again stays exact, and costs one mark.
+    #[test]
+    fn a_mark_that_is_raised_again_is_not_the_first_to_be_folded() {
+        let mut table = Table::default();
+        for position in 1..=TABLE_MARKS_MAX as u64 + 10 {
+            table.apply(&url(&format!("/{position}")), Position(position), PurgeMode::Hard);
+            table.apply(&url("/1"), Position(position), PurgeMode::Hard);
+        }
+        assert_eq!(table.order.len(), table.named.len());
+        assert!(table.named.contains_key(&names("/1").url), "the newest of all");
+        assert!(!table.named.contains_key(&names("/2").url));
+        assert_eq!(table.state(&names("/2"), Position(1)), PurgeState::Hard);
+    }
+
+    #[test]
+    fn what_nothing_can_be_named_by_is_forgotten() {
+        let clock = Clock::default();
+        let purges: Vec<_> = (1..=2_000).map(|n| (url(&format!("/{n}")), Position(n), PurgeMode::Hard)).collect();
+        clock.apply(purges.iter().map(|(matcher, position, mode)| (matcher, *position, *mode)));
+        let prefix = Matcher::of(&Selector::Prefix { authority: "a".into(), path_prefix: "/p".into() });
+        clock.apply([(&prefix, Position(2_001), PurgeMode::Soft)].into_iter());
+        clock.apply([(&url("/1"), Position(2_002), PurgeMode::Hard)].into_iter());
+        assert_eq!(clock.trim(Position(1_500)), 1_499, "all up to there but the first, which was purged again");
+        assert_eq!(clock.state_now(&names("/1"), Position(2_001)), PurgeState::Hard);
+        assert_eq!(clock.state_now(&names("/1501"), Position(1_500)), PurgeState::Hard);
+        assert_eq!(clock.state_now(&names("/px"), Position(1_500)), PurgeState::Soft);
+        assert_eq!(clock.trim(Position(2_002)), 502);
+        assert_eq!((clock.marks_count(), clock.latest()), (0, Position(2_002)));
     }
 
     #[test]

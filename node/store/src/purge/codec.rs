@@ -145,8 +145,7 @@ pub(crate) fn checkpoint(store: StoreId, table: &Table, receipts: &[Receipt]) ->
     for part in named.chunks(MARKS_PER_FRAME) {
         encode_frame(&[LogRecord::Named(part.to_vec())], &mut out)?;
     }
-    let buckets = (0_u64..).zip(&table.buckets).filter(|(_, marks)| **marks != Marks::default());
-    let buckets: Vec<_> = buckets.map(|(bucket, marks)| (bucket, marks.hard, marks.soft)).collect();
+    let buckets: Vec<_> = table.buckets().map(|(bucket, marks)| (bucket, marks.hard, marks.soft)).collect();
     for part in buckets.chunks(MARKS_PER_FRAME) {
         encode_frame(&[LogRecord::Buckets(part.to_vec())], &mut out)?;
     }

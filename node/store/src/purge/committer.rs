@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::clock::Clock;
 use super::codec::{FRAME_BYTES_MAX, LogRecord};
-use super::log::{PurgeLog, RECEIPTS_MAX};
+use super::log::{Checkpoint, PurgeLog, RECEIPTS_MAX};
 use super::{Matcher, Position, PurgeError, PurgeMode, Receipt, SELECTOR_BYTES_MAX, Selector};
 use crate::dir::StoreId;
 
@@ -65,6 +65,9 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     receipts: Mutex<VecDeque<Receipt>>,
+    growth_max: u64,
+    /// Why the log could not be written the last time, if so.
+    failure: Mutex<Option<String>>,
     log_bytes: std::sync::atomic::AtomicU64,
 }
 
@@ -75,8 +78,9 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn start(log: PurgeLog, clock: Clock, receipts: VecDeque<Receipt>) -> io::Result<Self> {
-        let shared = Arc::new(Shared { clock, receipts: Mutex::new(receipts), ..Shared::default() });
+    /// `growth_max`: the bytes by which the log grows before it is written anew.
+    pub(crate) fn start(log: PurgeLog, clock: Clock, receipts: VecDeque<Receipt>, growth_max: u64) -> io::Result<Self> {
+        let shared = Arc::new(Shared { clock, receipts: Mutex::new(receipts), growth_max, ..Shared::default() });
         let thread = std::thread::Builder::new().name("brim-purge-log".into()).spawn({
             let shared = Arc::clone(&shared);
             move || run(&shared, log)
@@ -148,6 +152,11 @@ impl Committer {
         receiver.recv().unwrap_or_else(|_| Err(io::Error::other("the purge log's thread ended")))
     }
 
+    /// Why purges are refused now, if they are.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.shared.failure.lock().clone()
+    }
+
     pub(crate) fn log_bytes(&self) -> u64 {
         self.shared.log_bytes.load(std::sync::atomic::Ordering::Relaxed)
     }
@@ -169,8 +178,12 @@ impl Drop for Committer {
 }
 
 fn run(shared: &Shared, mut log: PurgeLog) {
-    // A position has been shown that the log does not hold: it is written down as soon as the log can be written again.
-    let mut is_owing = false;
+    // A position has been shown that the log does not hold, or the log cannot be written: it is written anew as soon as it
+    // can be. One that was not made yet is made by `rename`, when what it must not vouch for is out of its way.
+    let mut is_owing = log.is_soiled() && log.is_made();
+    if log.is_soiled() {
+        *shared.failure.lock() = Some("it could be read, not written".to_owned());
+    }
     loop {
         shared.log_bytes.store(log.bytes(), std::sync::atomic::Ordering::Relaxed);
         let (pending, matched, rename, closed) = {
@@ -187,7 +200,9 @@ fn run(shared: &Shared, mut log: PurgeLog) {
             (std::mem::take(&mut queue.pending), std::mem::take(&mut queue.matched), rename, queue.closed)
         };
         if let Some((store, answer)) = rename {
-            let _ = answer.send(checkpoint(shared, &mut log, store));
+            let done = checkpoint(shared, &mut log, store);
+            is_owing &= done.is_err();
+            let _ = answer.send(done);
         }
         if is_owing {
             let store = log.store();
@@ -204,11 +219,20 @@ fn run(shared: &Shared, mut log: PurgeLog) {
 
 fn checkpoint(shared: &Shared, log: &mut PurgeLog, store: StoreId) -> io::Result<()> {
     let receipts: Vec<Receipt> = shared.receipts.lock().iter().cloned().collect();
-    shared.clock.with_table(|table| log.rewrite(store, table, &receipts))
+    // Encoded under the clock's lock, written without it: a hit may wait for the one, never for a disk.
+    let checkpoint = shared.clock.with_table(|table| Checkpoint::of(store, table, &receipts));
+    let done = checkpoint.and_then(|checkpoint| log.rewrite(&checkpoint));
+    note(shared, &done);
+    done
+}
+
+/// Keeps in mind whether the log can be written.
+fn note(shared: &Shared, done: &io::Result<()>) {
+    *shared.failure.lock() = done.as_ref().err().map(ToString::to_string);
 }
 
 fn write(shared: &Shared, log: &mut PurgeLog, records: &[LogRecord]) -> io::Result<()> {
-    if log.wants_checkpoint() {
+    if log.wants_checkpoint(shared.growth_max) {
         let store = log.store();
         match checkpoint(shared, log, store) {
             Ok(()) => {}
@@ -217,7 +241,9 @@ fn write(shared: &Shared, log: &mut PurgeLog, records: &[LogRecord]) -> io::Resu
             Err(error) => return Err(error),
         }
     }
-    log.append(records)
+    let done = log.append(records);
+    note(shared, &done);
+    done
 }
 
 /// False if something was shown that is not in the log.

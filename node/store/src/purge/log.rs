@@ -3,36 +3,55 @@
 //! Always true:
 //! - `append` returns Ok only after the bytes are synced; after an error the file holds nothing of the failed batch, or
 //!   the next append writes a whole new file first.
+//! - Space for the next appends is reserved: a full disk does not keep a purge from being made durable at once.
 //! - A checkpoint replaces the log by write, sync, rename, sync of the directory: at each moment one whole log exists.
 //! - A log that cannot be read to its last whole frame, or is another store's, is not guessed at: [`OpenedLog::Unreadable`].
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::clock::{Marks, Table};
 use super::codec::{self, LogRecord, Tail};
 use super::{Matcher, Position, Receipt};
 use crate::dir::{StoreId, sync_dir};
+use crate::faults::{Faults, Step};
 
 /// Receipts that are remembered, the newest.
 pub(crate) const RECEIPTS_MAX: usize = 1024;
-/// When the log has grown so much beyond its last checkpoint, it is replaced by a new one.
-const GROWTH_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const FILE_NAME: &str = "purge.log";
+
+/// Bytes that are reserved on disk beyond the log's end.
+const RESERVE_BYTES: u64 = 1024 * 1024;
 
 /// The open log file.
 #[derive(Debug)]
 pub(crate) struct PurgeLog {
     dir: PathBuf,
     store: StoreId,
-    file: File,
+    /// None: it was not made yet.
+    file: Option<File>,
     good_bytes: u64,
+    reserved_bytes: u64,
     checkpoint_bytes: u64,
-    /// The file may hold a part of a failed batch: it must be replaced before the next append.
+    /// The file may hold a part of a failed batch, or cannot be written: it must be replaced before the next append.
     soiled: bool,
+    faults: Faults,
+}
+
+/// The content of a new log: a whole table, and the receipts still remembered. It may be of another store than the log was.
+pub(crate) struct Checkpoint {
+    store: StoreId,
+    bytes: Vec<u8>,
+}
+
+impl Checkpoint {
+    pub(crate) fn of(store: StoreId, table: &Table, receipts: &[Receipt]) -> io::Result<Self> {
+        let bytes = codec::checkpoint(store, table, receipts);
+        let bytes = bytes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the purges cannot be encoded"))?;
+        Ok(Self { store, bytes })
+    }
 }
 
 /// What a log held.
@@ -67,7 +86,7 @@ fn apply(record: LogRecord, table: &mut Table, receipts: &mut VecDeque<Receipt>)
         LogRecord::Everything { hard, soft } => table.everything.join(Marks { hard, soft }),
         LogRecord::Named(marks) => {
             for (name, hard, soft) in marks {
-                table.named.entry(name).or_default().join(Marks { hard, soft });
+                table.join_name(name, Marks { hard, soft });
             }
         }
         LogRecord::Buckets(marks) => {
@@ -86,13 +105,19 @@ impl PurgeLog {
         dir.join(FILE_NAME)
     }
 
-    /// Reads the log of `store` in `dir`. `Err` is an IO error; what it means is the caller's decision.
-    pub(crate) fn open(dir: &Path, store: StoreId) -> io::Result<OpenedLog> {
-        let mut file = OpenOptions::new().read(true).write(true).open(Self::path(dir))?;
+    /// Reads the log of `store` in `dir`. One that can be read and not written is to be written anew before the next append.
+    /// `Err` is an IO error; what it means is the caller's decision.
+    pub(crate) fn open(dir: &Path, store: StoreId, faults: Faults) -> io::Result<OpenedLog> {
+        let path = Self::path(dir);
+        let (mut file, is_writable) = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => (file, true),
+            Err(error) => (File::open(&path).map_err(|_| error)?, false),
+        };
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let (mut table, mut receipts) = (Table::default(), VecDeque::new());
         let tail = codec::replay(&bytes, store, |record| apply(record, &mut table, &mut receipts));
+        let mut soiled = !is_writable;
         let good_bytes = match tail {
             Tail::Whole => bytes.len() as u64,
             Tail::Torn { good_bytes } => {
@@ -100,48 +125,67 @@ impl PurgeLog {
                     good_bytes,
                     "the last purge was cut off before it was acknowledged; its torn record is dropped"
                 );
-                file.set_len(good_bytes)?;
-                file.sync_all()?;
+                soiled |= file.set_len(good_bytes).and_then(|()| file.sync_all()).is_err();
                 good_bytes
             }
             Tail::Damaged(reason) => {
                 return Ok(OpenedLog::Unreadable { reason: reason.to_owned(), latest: table.latest });
             }
         };
-        let log = Self { dir: dir.to_owned(), store, file, good_bytes, checkpoint_bytes: good_bytes, soiled: false };
+        let mut log = Self::holding(dir, store, faults);
+        (log.file, log.good_bytes, log.checkpoint_bytes, log.soiled) = (Some(file), good_bytes, good_bytes, soiled);
         Ok(OpenedLog::Good { log, table: Box::new(table), receipts })
     }
 
-    /// A new log that holds the table, in the place of any other.
-    pub(crate) fn create(dir: &Path, store: StoreId, table: &Table, receipts: &[Receipt]) -> io::Result<Self> {
-        let (file, bytes) = Self::write_new(dir, store, table, receipts)?;
-        Ok(Self { dir: dir.to_owned(), store, file, good_bytes: bytes, checkpoint_bytes: bytes, soiled: false })
-    }
-
-    fn write_new(dir: &Path, store: StoreId, table: &Table, receipts: &[Receipt]) -> io::Result<(File, u64)> {
-        let bytes = codec::checkpoint(store, table, receipts)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the purge table cannot be encoded"))?;
-        let unfinished = dir.join("purge.log.new");
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&unfinished, Self::path(dir))?;
-        sync_dir(dir)?;
-        Ok((file, bytes.len() as u64))
-    }
-
-    /// Replaces the file by a checkpoint, under another store's name when `store` changed.
-    pub(crate) fn rewrite(&mut self, store: StoreId, table: &Table, receipts: &[Receipt]) -> io::Result<()> {
-        let (file, bytes) = Self::write_new(&self.dir, store, table, receipts)?;
-        *self = Self {
-            dir: std::mem::take(&mut self.dir),
+    fn holding(dir: &Path, store: StoreId, faults: Faults) -> Self {
+        Self {
+            dir: dir.to_owned(),
             store,
-            file,
-            good_bytes: bytes,
-            checkpoint_bytes: bytes,
-            soiled: false,
-        };
+            file: None,
+            good_bytes: 0,
+            reserved_bytes: 0,
+            checkpoint_bytes: 0,
+            soiled: true,
+            faults,
+        }
+    }
+
+    /// A log that is made by the first [`PurgeLog::rewrite`].
+    pub(crate) fn unmade(dir: &Path, store: StoreId, faults: Faults) -> Self {
+        Self::holding(dir, store, faults)
+    }
+
+    /// Replaces the file by a [`Checkpoint`].
+    pub(crate) fn rewrite(&mut self, checkpoint: &Checkpoint) -> io::Result<()> {
+        let Checkpoint { store, bytes } = checkpoint;
+        let unfinished = self.dir.join("purge.log.new");
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
+        self.faults.at(Step::LogCheckpoint)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        self.faults.at(Step::LogRename)?;
+        std::fs::rename(&unfinished, Self::path(&self.dir))?;
+        sync_dir(&self.dir)?;
+        self.store = *store;
+        self.file = Some(file);
+        (self.good_bytes, self.checkpoint_bytes) = (bytes.len() as u64, bytes.len() as u64);
+        (self.reserved_bytes, self.soiled) = (0, false);
+        self.reserve(0);
         Ok(())
+    }
+
+    /// Sees to it that what is appended next finds its space reserved, as far as the file system can do that.
+    fn reserve(&mut self, bytes: u64) {
+        let needed = self.good_bytes + bytes;
+        if needed + RESERVE_BYTES / 2 <= self.reserved_bytes {
+            return;
+        }
+        let Some(file) = &self.file else { return };
+        let whole = needed + RESERVE_BYTES;
+        // The file keeps its length: a reader finds the log and nothing behind it.
+        if rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, whole).is_ok() {
+            self.reserved_bytes = whole;
+        }
     }
 
     pub(crate) fn store(&self) -> StoreId {
@@ -149,12 +193,16 @@ impl PurgeLog {
     }
 
     /// True when `rewrite` has to, or ought to, come before the next append.
-    pub(crate) fn wants_checkpoint(&self) -> bool {
-        self.soiled || self.good_bytes - self.checkpoint_bytes > GROWTH_BYTES_MAX
+    pub(crate) fn wants_checkpoint(&self, growth_max: u64) -> bool {
+        self.soiled || self.good_bytes - self.checkpoint_bytes > growth_max
     }
 
     pub(crate) fn is_soiled(&self) -> bool {
         self.soiled
+    }
+
+    pub(crate) fn is_made(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Durable when it returns Ok.
@@ -165,7 +213,13 @@ impl PurgeLog {
         let mut frame = Vec::new();
         codec::encode_frame(records, &mut frame)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the purges are too long for a frame"))?;
-        let written = self.file.write_all_at(&frame, self.good_bytes).and_then(|()| self.file.sync_data());
+        self.reserve(frame.len() as u64);
+        let Some(file) = &self.file else { return Err(io::Error::other("the purge log was not made yet")) };
+        let written = self
+            .faults
+            .write_all_at(Step::LogAppend, file, &frame, self.good_bytes)
+            .and_then(|()| self.faults.at(Step::LogSync))
+            .and_then(|()| file.sync_data());
         match written {
             Ok(()) => {
                 self.good_bytes += frame.len() as u64;
@@ -174,7 +228,7 @@ impl PurgeLog {
             Err(error) => {
                 // After a failed sync nobody knows what the disk holds; a new file is the only sure start.
                 self.soiled = true;
-                let _ = self.file.set_len(self.good_bytes);
+                let _ = file.set_len(self.good_bytes);
                 Err(error)
             }
         }
@@ -199,15 +253,21 @@ mod tests {
         LogRecord::Purge { position: Position(position), selector, mode: PurgeMode::Hard, at: SystemTime::UNIX_EPOCH }
     }
 
+    fn made(dir: &Path, table: &Table) -> PurgeLog {
+        let mut log = PurgeLog::unmade(dir, STORE, Faults::default());
+        log.rewrite(&Checkpoint::of(STORE, table, &[]).unwrap()).unwrap();
+        log
+    }
+
     fn opened(dir: &Path) -> Result<(PurgeLog, Table, usize), Position> {
-        match PurgeLog::open(dir, STORE).unwrap() {
+        match PurgeLog::open(dir, STORE, Faults::default()).unwrap() {
             OpenedLog::Good { log, table, receipts } => Ok((log, *table, receipts.len())),
             OpenedLog::Unreadable { latest, .. } => Err(latest),
         }
     }
 
     fn log_of(dir: &Path, purges: u64) {
-        let mut log = PurgeLog::create(dir, STORE, &Table::default(), &[]).unwrap();
+        let mut log = made(dir, &Table::default());
         (1..=purges).for_each(|position| log.append(&[purge(position)]).unwrap());
     }
 
@@ -218,7 +278,7 @@ mod tests {
         let (mut log, table, receipts) = opened(dir.path()).unwrap();
         assert_eq!((table.latest, receipts), (Position(3), 3));
         log.append(&[purge(4)]).unwrap();
-        log.rewrite(STORE, &table, &[]).unwrap();
+        log.rewrite(&Checkpoint::of(STORE, &table, &[]).unwrap()).unwrap();
         log.append(&[purge(5)]).unwrap();
         let (_, again, receipts) = opened(dir.path()).unwrap();
         assert_eq!((again.latest, again.marks_count(), receipts), (Position(5), 4, 1));
@@ -270,8 +330,8 @@ mod tests {
         let prefix = Selector::Prefix { authority: "a".into(), path_prefix: "/p".into() };
         table.apply(&Matcher::of(&prefix), Position(300_001), PurgeMode::Soft);
         table.apply(&Matcher::Everything, Position(300_002), PurgeMode::Soft);
-        assert!(!table.buckets.is_empty());
-        PurgeLog::create(dir.path(), STORE, &table, &[]).unwrap();
+        assert!(table.buckets().count() > 0);
+        made(dir.path(), &table);
         assert!(opened(dir.path()).unwrap().1 == table);
     }
 
@@ -279,7 +339,7 @@ mod tests {
     fn another_stores_log_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         log_of(dir.path(), 1);
-        let opened = PurgeLog::open(dir.path(), StoreId([8; 16])).unwrap();
+        let opened = PurgeLog::open(dir.path(), StoreId([8; 16]), Faults::default()).unwrap();
         assert!(matches!(opened, OpenedLog::Unreadable { latest: Position(0), .. }));
     }
 }

@@ -10,6 +10,7 @@
 mod clock;
 mod codec;
 mod committer;
+mod horizon;
 mod log;
 mod names;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use clock::{Checked, Clock, Table};
 pub(crate) use committer::{Committer, Urgency};
+pub(crate) use horizon::Horizon;
 pub(crate) use log::{OpenedLog, PurgeLog};
 pub(crate) use names::{Matcher, Names};
 
@@ -91,7 +93,7 @@ pub struct Receipt {
     pub selector: Selector,
     /// Hard or soft.
     pub mode: PurgeMode,
-    /// Stored responses on disk, or queued for it, that it hit and no hard purge had hit before.
+    /// Stored responses that it hit and no hard purge had hit before.
     pub matched: u64,
     /// When it became visible, as the caller told the time.
     pub applied_at: SystemTime,
@@ -118,6 +120,9 @@ pub enum PurgeError {
     /// The selector is longer than [`SELECTOR_BYTES_MAX`].
     #[error("the purge names {0} bytes, at most {SELECTOR_BYTES_MAX} are taken")]
     TooLong(usize),
+    /// The log did not answer within [`PURGE_DEADLINE`](crate::PURGE_DEADLINE): the purge may hold or not, and may be repeated.
+    #[error("the purge log does not answer; whether the purge holds is not known")]
+    NoAnswer,
     /// The store is closed.
     #[error("the store is closed")]
     Closed,

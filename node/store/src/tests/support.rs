@@ -12,7 +12,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    BodyError, BodyReader, Finished, Found, Position, ResponseHead, Scope, Store, StoreConfig, StoredResponse, Variants,
+    BodyError, BodyReader, DiskState, Finished, Found, Position, ResponseHead, Scope, Store, StoreConfig, StoreStats,
+    StoredResponse, Variants,
 };
 
 pub(super) const KIB: u64 = 1024;
@@ -22,7 +23,7 @@ pub(super) fn config(dir: &Path) -> StoreConfig {
     StoreConfig {
         flush_every: Duration::from_millis(50),
         memory_max: 32 * MIB,
-        reserve_free: 0,
+        reserve_free: Some(0),
         ..StoreConfig::new(dir)
     }
 }
@@ -108,8 +109,52 @@ pub(super) async fn put(store: &Store, head: ResponseHead, body: Bytes) -> Arc<S
     }
 }
 
+/// As a request does it: with a reader, and whatever becomes of it.
+pub(super) async fn try_put_path(
+    store: &Store,
+    path: &str,
+    version: u64,
+    length: usize,
+) -> Option<Arc<StoredResponse>> {
+    let mut fill = store.begin(head(path, store.position()), Some(length as u64));
+    let reading = tokio::spawn(read_all(fill.follower().read()?));
+    let body = body(path, version, length);
+    for piece in body.chunks(100_000) {
+        fill.append(Bytes::copy_from_slice(piece)).await.ok()?;
+    }
+    let finished = fill.finish(None).await;
+    assert_eq!(reading.await.unwrap().unwrap(), body, "its own reader gets it, stored or not");
+    match finished {
+        Finished::Stored(response) => Some(response),
+        Finished::NotStored(_) => None,
+    }
+}
+
+/// Waits until the disk tier is there.
+pub(super) async fn ready(store: &Store) {
+    until(store, "a disk tier", |stats| stats.disk == DiskState::Ready).await;
+}
+
+/// Waits until the store's figures are as they should be.
+pub(super) async fn until(store: &Store, what: &str, is_so: impl Fn(&StoreStats) -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let stats = store.stats();
+        if is_so(&stats) {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{what}: {stats:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 pub(super) async fn put_path(store: &Store, path: &str, version: u64, length: usize) -> Arc<StoredResponse> {
     put(store, head(path, store.position()), body(path, version, length)).await
+}
+
+/// Somebody asks for it, and leaves before it has come: a full disk takes it the next time.
+pub(super) fn ask_in_vain(store: &Store, path: &str) {
+    drop(store.begin(head(path, store.position()), None));
 }
 
 pub(super) async fn lookup(store: &Store, path: &str) -> Option<Arc<Variants>> {

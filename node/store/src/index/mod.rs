@@ -3,11 +3,21 @@
 //! Always true:
 //! - All calls block; they run on the store's own threads.
 //! - A call that fails or panics means that this index is dead ([`IndexError`]); nothing in it is promised anyway.
+//!
+//! Not here: which of several databases is the index (`generation`).
 
+mod generation;
+
+use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use brim_semantics::KeyHash;
+
+use crate::faults::{Faults, Step};
+
+pub(crate) use generation::{Generation, Generations};
 
 /// Key hash, then variant.
 pub(crate) type IndexKey = [u8; 24];
@@ -33,6 +43,10 @@ pub(crate) enum IndexError {
     Engine(String),
     #[error("index: the engine panicked: {0}")]
     Panicked(String),
+    #[error("index: {0}")]
+    Io(#[from] io::Error),
+    #[error("the index belongs to another store")]
+    Foreign,
 }
 
 /// Called for each entry of a walk; false ends it.
@@ -42,7 +56,8 @@ pub(crate) trait Index: Send + Sync {
     fn get(&self, key: &IndexKey) -> Result<Option<Vec<u8>>, IndexError>;
     fn put(&self, key: &IndexKey, value: &[u8]) -> Result<(), IndexError>;
     fn remove(&self, key: &IndexKey) -> Result<(), IndexError>;
-    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), IndexError>;
+    /// Visits the entries after a key, or all, in the order of their keys.
+    fn walk(&self, after: Option<&IndexKey>, visit: &mut Visit<'_>) -> Result<(), IndexError>;
     fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, IndexError>;
     fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), IndexError>;
     /// What was put before this call survives the process.
@@ -68,11 +83,12 @@ pub(crate) struct SledIndex {
     db: sled::Db,
     entries: sled::Tree,
     meta: sled::Tree,
+    faults: Faults,
 }
 
 impl SledIndex {
-    pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, IndexError> {
-        guarded(|| {
+    pub(crate) fn open(dir: &Path, cache_bytes: u64, faults: Faults) -> Result<Self, IndexError> {
+        let (db, entries, meta) = guarded(|| {
             let db = sled::Config::new()
                 .path(dir)
                 .cache_capacity(cache_bytes)
@@ -81,27 +97,32 @@ impl SledIndex {
                 .open()?;
             let entries = db.open_tree("object")?;
             let meta = db.open_tree("meta")?;
-            Ok(Self { db, entries, meta })
-        })
+            Ok((db, entries, meta))
+        })?;
+        Ok(Self { db, entries, meta, faults })
     }
 }
 
 impl Index for SledIndex {
     fn get(&self, key: &IndexKey) -> Result<Option<Vec<u8>>, IndexError> {
+        self.faults.at(Step::IndexGet)?;
         guarded(|| Ok(self.entries.get(key)?.map(|value| value.to_vec())))
     }
 
     fn put(&self, key: &IndexKey, value: &[u8]) -> Result<(), IndexError> {
+        self.faults.at(Step::IndexPut)?;
         guarded(|| self.entries.insert(key, value).map(drop))
     }
 
     fn remove(&self, key: &IndexKey) -> Result<(), IndexError> {
+        self.faults.at(Step::IndexRemove)?;
         guarded(|| self.entries.remove(key).map(drop))
     }
 
-    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), IndexError> {
+    fn walk(&self, after: Option<&IndexKey>, visit: &mut Visit<'_>) -> Result<(), IndexError> {
+        let begin = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
         guarded(|| {
-            for entry in self.entries.iter() {
+            for entry in self.entries.range::<&[u8], _>((begin, Bound::Unbounded)) {
                 let (key, value) = entry?;
                 if !visit(&key, &value) {
                     break;
@@ -120,6 +141,7 @@ impl Index for SledIndex {
     }
 
     fn flush(&self) -> Result<(), IndexError> {
+        self.faults.at(Step::IndexFlush)?;
         guarded(|| self.db.flush().map(drop))
     }
 
