@@ -70,6 +70,15 @@ pub(crate) struct Which {
     pub(crate) serial: u64,
 }
 
+/// What lies in a segment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resident {
+    pub(crate) which: Which,
+    /// Read from disk since it was written, or since its segment was spared.
+    pub(crate) used: bool,
+    pub(crate) bytes: u64,
+}
+
 /// What becomes of a response that the memory tier let go of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
@@ -318,15 +327,23 @@ impl Catalog {
         self.live.lock().clear();
     }
 
-    /// What is alive in a segment, and whether it was used. Walks all cards: once for each segment that goes.
-    pub(crate) fn of_segment(&self, segment: u64) -> Vec<(Which, bool)> {
-        let mut found = Vec::new();
+    /// What is alive in each of some segments. Walks all cards once.
+    pub(crate) fn of_segments(&self, segments: &[u64]) -> HashMap<u64, Vec<Resident>> {
+        let mut found: HashMap<u64, Vec<Resident>> = segments.iter().map(|segment| (*segment, Vec::new())).collect();
         self.each(|key, card| {
-            if card.segment() == Some(segment) {
-                found.push((Which { key, variant: card.variant, serial: card.serial }, card.used));
+            if let Some(residents) = card.segment().and_then(|segment| found.get_mut(&segment)) {
+                let which = Which { key, variant: card.variant, serial: card.serial };
+                residents.push(Resident { which, used: card.used, bytes: record_bytes(card.length) });
             }
         });
         found
+    }
+
+    /// It has not been used since now.
+    pub(crate) fn clear_used(&self, which: Which) {
+        if let Some(card) = find(&mut self.shard(which.key).write(), which) {
+            card.used = false;
+        }
     }
 
     /// What a purge at `position` names and was fetched before it.

@@ -17,6 +17,7 @@ pub(crate) enum Step {
     SegmentSync,
     SegmentRead,
     SegmentRemove,
+    IndexOpen,
     IndexGet,
     IndexPut,
     IndexRemove,

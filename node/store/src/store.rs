@@ -372,6 +372,11 @@ impl Store {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
     /// Numbers for status and metrics.
     pub fn stats(&self) -> StoreStats {
         self.0.shared.stats()

@@ -52,7 +52,8 @@ impl Writer<'_> {
         let emptiest = closed.map(|(id, bytes)| (share(id, bytes), id)).min();
         match emptiest.filter(|(percent, _)| *percent < COMPACT_BELOW_PERCENT) {
             Some((_, segment)) => {
-                let rest = self.shared.catalog.of_segment(segment).into_iter().map(|(which, _)| which).collect();
+                let residents = self.shared.catalog.of_segments(&[segment]).remove(&segment).unwrap_or_default();
+                let rest = residents.into_iter().map(|resident| resident.which).collect();
                 self.compaction = Some(Compaction { segment, rest, next: Instant::now() });
             }
             // What is dead is in the open segment.

@@ -35,6 +35,8 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 struct Known {
     bytes: u64,
+    /// Its place among those that may be evicted: the lowest goes first.
+    order: u64,
     phase: Phase,
     handle: Weak<Segment>,
 }
@@ -44,6 +46,7 @@ pub(crate) struct Segments {
     dir: PathBuf,
     store: StoreId,
     next_id: AtomicU64,
+    next_order: AtomicU64,
     used: AtomicU64,
     known: Mutex<BTreeMap<u64, Known>>,
     recent: Mutex<VecDeque<Arc<Segment>>>,
@@ -63,13 +66,15 @@ impl Segments {
             let entry = entry?;
             let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
             let bytes = entry.metadata()?.len();
-            known.insert(id, Known { bytes, phase: Phase::Closed, handle: Weak::new() });
+            known.insert(id, Known { bytes, order: 0, phase: Phase::Closed, handle: Weak::new() });
         }
         let next_id = known.keys().next_back().map_or(1, |last| last + 1);
+        (0..).zip(known.values_mut()).for_each(|(order, known)| known.order = order);
         Ok(Self {
             dir: dir.to_owned(),
             store,
             next_id: AtomicU64::new(next_id),
+            next_order: AtomicU64::new(known.len() as u64),
             used: AtomicU64::new(known.values().map(|known| known.bytes).sum()),
             known: Mutex::new(known),
             recent: Mutex::default(),
@@ -103,7 +108,8 @@ impl Segments {
             return Err(error);
         }
         let segment = Arc::new(Segment { id, store: self.store, file });
-        let known = Known { bytes: FILE_HEADER_BYTES, phase: Phase::Growing, handle: Arc::downgrade(&segment) };
+        let order = self.next_order.fetch_add(1, Ordering::Relaxed);
+        let known = Known { bytes: FILE_HEADER_BYTES, order, phase: Phase::Growing, handle: Arc::downgrade(&segment) };
         self.known.lock().insert(id, known);
         self.used.fetch_add(FILE_HEADER_BYTES, Ordering::Relaxed);
         Ok(segment)
@@ -158,10 +164,20 @@ impl Segments {
         }
     }
 
-    /// Closed segments with their size, oldest first.
+    /// Closed segments with their size, in the order in which they may be evicted.
     pub(crate) fn closed(&self) -> Vec<(u64, u64)> {
         let known = self.known.lock();
-        known.iter().filter(|(_, known)| known.phase == Phase::Closed).map(|(id, known)| (*id, known.bytes)).collect()
+        let closed = known.iter().filter(|(_, known)| known.phase == Phase::Closed);
+        let mut closed: Vec<_> = closed.map(|(id, known)| (known.order, *id, known.bytes)).collect();
+        closed.sort_unstable();
+        closed.into_iter().map(|(_, id, bytes)| (id, bytes)).collect()
+    }
+
+    /// It is the last to be evicted from now on.
+    pub(crate) fn requeue(&self, id: u64) {
+        if let Some(known) = self.known.lock().get_mut(&id) {
+            known.order = self.next_order.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn doomed(&self) -> Vec<(u64, u64)> {

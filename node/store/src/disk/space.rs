@@ -2,8 +2,9 @@
 //!
 //! Always true:
 //! - Segments and index together stay within `disk_max` plus one segment: what would exceed that is not written.
-//! - The oldest segment goes first (FIFO). What was used since it was written is written again, up to half of the
-//!   segment, so that each eviction frees something.
+//! - The oldest segment goes first (FIFO), unless more than half of it was used since it was its turn the last time: then it is
+//!   spared, and goes to the end of the queue as it is. Of one that goes, what was used is written again, at most half of
+//!   it, so that each eviction frees something.
 //! - Eviction plans with what the index needs; what sled takes beyond that for a while is for the rebuild to give back
 //!   (`rebuild`), and no reason to throw responses away.
 //! - Writes pause while the file system has less than the reserve, or a while after a write failed.
@@ -12,11 +13,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::writer::{Writer, body_place, entry_bytes};
-use crate::catalog::Which;
+use crate::catalog::{Resident, Which};
 use crate::index::index_key;
 use crate::record;
 use crate::response::{Place, StoredResponse};
 use crate::segment::RecordHeader;
+
+/// Segments that are looked at to find one that goes. If all are in use, the one that is least so goes.
+const CANDIDATES: usize = 8;
+/// A segment of which more is in use is spared.
+const USED_PERCENT_SPARED: u64 = 50;
 
 /// What became of a response that was to be moved.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,8 +61,8 @@ impl Writer<'_> {
         // Some room at once, so that not every write pays for a flush.
         let target = max.saturating_sub(segment);
         while self.planned_bytes() + bytes > target && self.disk.failure().is_none() {
-            let Some((oldest, _)) = self.disk.segments.closed().first().copied() else { break };
-            self.evict(oldest);
+            let Some((segment, residents)) = self.next_to_go() else { break };
+            self.evict(segment, residents);
         }
         self.disk.flush();
         self.note_pressure();
@@ -70,12 +76,50 @@ impl Writer<'_> {
         self.shared.is_disk_full.store(is_full, Ordering::Relaxed);
     }
 
+    /// The segment that is evicted next. Those before it that are in use are spared.
+    fn next_to_go(&mut self) -> Option<(u64, Vec<Resident>)> {
+        let closed = self.disk.segments.closed();
+        let candidates = &closed[..closed.len().min(CANDIDATES)];
+        let ids: Vec<u64> = candidates.iter().map(|(id, _)| *id).collect();
+        let mut residents = self.shared.catalog.of_segments(&ids);
+        let mut least: Option<(u64, u64)> = None;
+        let mut spared = Vec::new();
+        for (id, bytes) in candidates {
+            let residents = residents.get_mut(id)?;
+            for resident in residents.iter_mut() {
+                resident.used |= self.is_used_in_memory(resident.which);
+            }
+            let used: u64 = residents.iter().filter(|resident| resident.used).map(|resident| resident.bytes).sum();
+            let percent = used * 100 / bytes.max(&1);
+            if least.is_none_or(|(known, _)| percent < known) {
+                least = Some((percent, *id));
+            }
+            if percent <= USED_PERCENT_SPARED {
+                break;
+            }
+            spared.push(*id);
+        }
+        let (_, segment) = least?;
+        for id in spared.into_iter().filter(|id| *id != segment) {
+            residents.remove(&id)?.iter().for_each(|resident| self.begin_anew(resident.which));
+            self.disk.segments.requeue(id);
+        }
+        Some((segment, residents.remove(&segment)?))
+    }
+
+    /// Whoever wants it spared the next time has to use it again.
+    fn begin_anew(&self, which: Which) {
+        self.shared.catalog.clear_used(which);
+        self.in_memory(which, |one| one.used.store(false, Ordering::Relaxed));
+    }
+
     /// Empties a segment: what was used is appended elsewhere, the rest is removed.
-    fn evict(&mut self, segment: u64) {
+    fn evict(&mut self, segment: u64, residents: Vec<Resident>) {
         self.end_compaction_of(segment);
         let mut budget = self.disk.segments.size_of(segment).unwrap_or(0) / 2;
-        for (which, used_on_disk) in self.shared.catalog.of_segment(segment) {
-            if used_on_disk || self.was_used_in_memory(which) {
+        for Resident { which, used, .. } in residents {
+            if used {
+                self.begin_anew(which);
                 match self.move_response(which, segment, &mut budget) {
                     Moved::Yes => {
                         self.shared.counters.moved.add(1);
@@ -104,11 +148,14 @@ impl Writer<'_> {
         self.forget(which);
     }
 
-    fn was_used_in_memory(&self, which: Which) -> bool {
-        let variants = self.shared.memory.peek(which.key);
-        variants.is_some_and(|variants| {
-            variants.iter().any(|one| one.variant == which.variant && one.used.swap(false, Ordering::Relaxed))
-        })
+    fn is_used_in_memory(&self, which: Which) -> bool {
+        self.in_memory(which, |one| one.used.load(Ordering::Relaxed)).unwrap_or(false)
+    }
+
+    /// Does something with the response that the memory tier has of the variant.
+    fn in_memory<R>(&self, which: Which, look: impl FnOnce(&StoredResponse) -> R) -> Option<R> {
+        let variants = self.shared.memory.peek(which.key)?;
+        variants.iter().find(|one| one.variant == which.variant).map(|one| look(one))
     }
 
     /// Appends a response elsewhere; `budget` is what may still be moved.

@@ -76,6 +76,7 @@ impl Generations {
     }
 
     fn open(&self, number: u64) -> Result<SledIndex, IndexError> {
+        self.faults.at(Step::IndexOpen)?;
         SledIndex::open(&self.path_of(number), self.cache_bytes, self.faults.clone())
     }
 

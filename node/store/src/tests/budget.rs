@@ -1,5 +1,7 @@
+use std::path::Path;
+
 use super::support::*;
-use crate::{Store, StoreConfig};
+use crate::{PurgeMode, Selector, Store, StoreConfig};
 
 /// Several times the budget is written: the disk stays within it plus one segment, and what is in use survives.
 #[tokio::test]
@@ -115,4 +117,132 @@ async fn a_nearly_full_file_system_pauses_writes() {
     }
     assert!(matches!(large.finish(None).await, crate::Finished::NotStored(crate::Reason::NoRoom)));
     assert_eq!(reading.await.unwrap().unwrap(), body("/l", 1, 3 << 20));
+}
+
+/// So little budget that sled's laziness with space shows soon.
+pub(super) fn with_a_small_index(dir: &Path) -> StoreConfig {
+    StoreConfig { disk_max: 16 * MIB, memory_max: MIB, ..config(dir) }
+}
+
+/// Many small responses, then a purge of nearly all of them.
+pub(super) async fn fill_and_forget(store: &Store) {
+    for n in 0..8_000 {
+        put_path(store, &format!("/{}/{n}", if n % 50 == 0 { "kept" } else { "gone" }), 1, 100).await;
+        if n % 500 == 0 {
+            store.flush().await;
+        }
+    }
+    store.flush().await;
+    let gone = Selector::Prefix { authority: "a.example".into(), path_prefix: "/gone/".into() };
+    store.purge(gone, PurgeMode::Hard, now()).await.unwrap();
+    store.flush().await;
+}
+
+/// sled keeps the space of what was removed; a rebuilt index gives it back, and has what the old one had.
+#[tokio::test]
+async fn an_index_of_mostly_nothing_is_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(with_a_small_index(dir.path())).await.unwrap();
+    fill_and_forget(&store).await;
+    until(&store, "a rebuild", |stats| stats.index_rebuilds > 0).await;
+    for n in 0..20 {
+        put_path(&store, &format!("/new/{n}"), 2, 100).await;
+    }
+    store.flush().await;
+    let stats = store.stats();
+    assert_eq!((stats.written_count, stats.quarantined), (180, 0), "{stats:?}");
+    assert!(stats.index_bytes < 2 * MIB, "{stats:?}");
+    assert!(crate::dir::bytes_below(&dir.path().join("index")) < 2 * MIB);
+    store.close().await;
+    drop(store);
+    let store = Store::open(with_a_small_index(dir.path())).await.unwrap();
+    for n in (0..8_000).step_by(50) {
+        assert!(serve(&store, &format!("/kept/{n}")).await.is_some(), "{n}");
+    }
+    for n in 0..20 {
+        assert!(serve(&store, &format!("/new/{n}")).await.is_some(), "{n}");
+    }
+    assert!(serve(&store, "/gone/1").await.is_none());
+}
+
+/// Nine of ten requests are for URLs that nobody asks for again: what is in use stays.
+#[tokio::test]
+async fn a_crawl_takes_nothing_from_what_is_in_use() {
+    let mut random = Random::seeded("a_crawl");
+    let dir = tempfile::tempdir().unwrap();
+    let config = StoreConfig { disk_max: 16 * MIB, memory_max: MIB, memory_object_max: 64 * KIB, ..config(dir.path()) };
+    let store = Store::open(config).await.unwrap();
+    let mut hits = [0; 3];
+    // The hot set is two thirds of the disk. First it comes in, then it is alone, then under junk of four times the disk.
+    for (phase, (rounds, junk)) in [(5, 0), (2, 0), (4, 9)].into_iter().enumerate() {
+        let mut asked = 0;
+        for n in 0..rounds * 550_u64 {
+            let hot = format!("/hot/{}", random.below(550));
+            asked += 1;
+            match serve(&store, &hot).await {
+                Some(bytes) => {
+                    version_of(&hot, &bytes);
+                    hits[phase] += 1;
+                }
+                None => drop(try_put_path(&store, &hot, 1, 20_000).await),
+            }
+            for junk in 0..junk {
+                let path = format!("/junk/{n}/{junk}");
+                assert!(serve(&store, &path).await.is_none());
+                drop(try_put_path(&store, &path, 1, random.length_below(6_000)).await);
+            }
+            if n % 20 == 0 {
+                store.flush().await;
+            }
+        }
+        hits[phase] = hits[phase] * 1000 / asked;
+    }
+    let stats = store.stats();
+    println!("hits of the hot set in 1000: {} alone, {} under junk", hits[1], hits[2]);
+    assert!(stats.not_admitted > 10_000, "{stats:?}");
+    assert!(hits[2] * 10 >= hits[1] * 9, "{hits:?}, {stats:?}");
+}
+
+/// On a full disk a response that was asked for once is in memory alone: it is hit there, can be purged, and goes to disk when it
+/// has to leave memory, if it was hit.
+#[tokio::test]
+async fn what_was_hit_in_memory_is_written_when_it_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        StoreConfig { disk_max: 16 * MIB, memory_max: 4 * MIB, memory_object_max: 64 * KIB, ..config(dir.path()) };
+    let store = Store::open(config).await.unwrap();
+    for n in 0..900 {
+        put_path(&store, &format!("/old/{n}"), 1, 20_000).await;
+        if n % 50 == 0 {
+            store.flush().await;
+        }
+    }
+    store.flush().await;
+    until(&store, "a full disk", |stats| stats.is_disk_full).await;
+    let before = store.stats().not_admitted;
+    for path in ["/hit", "/not-hit", "/purged"] {
+        put_path(&store, path, 1, 20_000).await;
+    }
+    assert_eq!(store.stats().not_admitted, before + 3);
+    for path in ["/hit", "/purged"] {
+        assert!(serve(&store, path).await.is_some());
+    }
+    let purged = Selector::Url { authority: "a.example".into(), path: "/purged".into(), query: None };
+    assert_eq!(store.purge(purged, PurgeMode::Hard, now()).await.unwrap().matched, 1);
+    for n in 0..900 {
+        put_path(&store, &format!("/other/{n}"), 1, 20_000).await;
+        // Many others are hit as well: it is no longer among those that stay.
+        for again in 0..2 {
+            serve(&store, &format!("/old/{}", (n + again) % 400)).await;
+        }
+        if n % 50 == 0 {
+            store.flush().await;
+        }
+    }
+    store.flush().await;
+    let stats = store.stats();
+    assert!(stats.demoted >= 1, "{stats:?}");
+    assert_eq!(serve(&store, "/hit").await.unwrap(), body("/hit", 1, 20_000));
+    assert!(serve(&store, "/not-hit").await.is_none());
+    assert!(serve(&store, "/purged").await.is_none());
 }

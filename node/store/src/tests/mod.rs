@@ -4,6 +4,7 @@ mod basics;
 mod budget;
 mod crash;
 mod damage;
+mod faults;
 mod fills;
 mod purges;
 mod ranges;

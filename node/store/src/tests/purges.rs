@@ -144,3 +144,40 @@ async fn a_hard_purge_gives_its_space_back() {
     store.purge(Selector::Everything, PurgeMode::Hard, now()).await.unwrap();
     assert_eq!((store.stats().stored_count, store.stats().memory_keys), (0, 0));
 }
+
+/// A purge is forgotten when nothing older than it can exist: neither a stored response nor a fill.
+#[tokio::test]
+async fn purges_that_nothing_can_be_named_by_are_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let purge = |path: String| {
+        let store = store.clone();
+        let selector = Selector::Url { authority: "a.example".into(), path: path.into(), query: None };
+        async move { store.purge(selector, PurgeMode::Hard, now()).await.unwrap().position }
+    };
+    put_path(&store, "/oldest", 1, 100).await;
+    for n in 0..10 {
+        purge(format!("/early/{n}")).await;
+    }
+    let begun = store.position();
+    let mut fill = store.begin(head("/late/3", begun), None);
+    for n in 0..10 {
+        purge(format!("/late/{n}")).await;
+    }
+    let shared = store.shared();
+    shared.trim_purges();
+    assert_eq!(store.stats().purge_marks, 20, "an hour is kept whatever is stored");
+    shared.horizon.note_as_if_long_ago(store.position());
+    shared.trim_purges();
+    assert_eq!(store.stats().purge_marks, 20, "the oldest response could be named by all of them");
+    store.remove(&key("/oldest"));
+    shared.trim_purges();
+    assert_eq!(store.stats().purge_marks, 10, "the fill by those since it began");
+    fill.append(body("/late/3", 1, 100)).await.unwrap();
+    assert!(matches!(fill.finish(None).await, crate::Finished::NotStored(crate::Reason::Purged)));
+    shared.trim_purges();
+    assert_eq!((store.stats().purge_marks, store.position().0), (0, 20));
+    store.close().await;
+    drop(store);
+    assert_eq!(open(dir.path()).await.position().0, 20);
+}
