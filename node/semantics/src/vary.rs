@@ -33,6 +33,14 @@ pub struct VaryStar;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Nominated(Vec<(HeaderName, Option<Bytes>)>);
 
+impl Nominated {
+    /// Bytes that it takes on the heap, about.
+    pub fn memory_bytes(&self) -> usize {
+        let texts = self.0.iter().map(|(name, value)| name.as_str().len() + value.as_ref().map_or(0, Bytes::len));
+        self.0.capacity() * size_of::<(HeaderName, Option<Bytes>)>() + texts.sum::<usize>()
+    }
+}
+
 /// A nominated field, as it was stored and as it is in a request; both values in their normal form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComparedField<'a> {

@@ -28,7 +28,7 @@ pub use crate::following::Following;
 pub(crate) use crate::following::Step;
 use crate::purge::Names;
 use crate::reader::PIECE_BYTES;
-use crate::response::{Parts, Place, Reading, ResponseHead, StoredBody, StoredResponse};
+use crate::response::{Parts, Place, ResponseHead, StoredBody, StoredResponse};
 use crate::segment::{
     FILE_HEADER_BYTES, RECORD_HEADER_BYTES, RecordHeader, STRIDE, Segment, encode_blocks, record_header,
 };
@@ -364,10 +364,10 @@ impl Fill {
             head,
             bytes,
             body: Arc::new(body),
-            trailers: trailers.map(crate::headers::compact),
+            trailers: trailers.map(|trailers| Box::new(crate::headers::compact(trailers))),
             names: Arc::clone(&self.names),
             serial,
-            reading: Reading::clone(self.shared.reading()),
+            reading: Arc::clone(self.shared.reading()),
         });
         if let Sink::Stream(streaming) = &mut self.sink {
             streaming.own.is_kept = true;

@@ -219,7 +219,7 @@ impl Following {
         self.state.lock().readers_count
     }
 
-    pub(crate) fn reading(&self) -> &Reading {
+    pub(crate) fn reading(&self) -> &Arc<Reading> {
         self.shared.reading()
     }
 

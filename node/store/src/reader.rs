@@ -47,7 +47,7 @@ type Job = oneshot::Receiver<Result<Bytes, Damage>>;
 struct FromDisk {
     place: Place,
     which: Which,
-    reading: Reading,
+    reading: Arc<Reading>,
     next: u64,
     end: u64,
     job: Option<Job>,
@@ -88,7 +88,7 @@ impl BodyReader {
             (None, Some(place)) => Source::Disk(FromDisk {
                 place,
                 which: response.which(),
-                reading: response.reading.clone(),
+                reading: Arc::clone(&response.reading),
                 next: start,
                 end,
                 job: None,
@@ -96,7 +96,7 @@ impl BodyReader {
             }),
             (None, None) => Source::Failed(BodyError::Damaged("it has no place".into())),
         };
-        Self { source, remaining: Some(end - start), trailers: response.trailers.clone() }
+        Self { source, remaining: Some(end - start), trailers: response.trailers.as_deref().cloned() }
     }
 
     pub(crate) fn following(from: FromFill, length: Option<u64>) -> Self {

@@ -111,10 +111,9 @@ impl StoredBody {
 }
 
 /// What a body needs to be read from disk.
-#[derive(Clone)]
 pub(crate) struct Reading {
-    pub(crate) pool: Arc<Pool>,
-    pub(crate) queue: Arc<WriteQueue>,
+    pub(crate) pool: Pool,
+    pub(crate) queue: WriteQueue,
     pub(crate) watch: Arc<Watch>,
 }
 
@@ -124,14 +123,14 @@ pub struct StoredResponse {
     pub head: ResponseHead,
     pub(crate) bytes: Option<Bytes>,
     pub(crate) body: Arc<StoredBody>,
-    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) trailers: Option<Box<HeaderMap>>,
     pub(crate) names: Arc<Names>,
     pub(crate) variant: u64,
     /// The number of this write: the higher one is the newer.
     pub(crate) serial: u64,
     pub(crate) checked: Checked,
     pub(crate) used: AtomicBool,
-    pub(crate) reading: Reading,
+    pub(crate) reading: Arc<Reading>,
     weight: u64,
 }
 
@@ -141,8 +140,15 @@ impl std::fmt::Debug for StoredResponse {
     }
 }
 
-/// What an entry of the memory tier costs beside its bytes, about.
-const OVERHEAD_BYTES: u64 = 1024;
+/// What a response of the memory tier costs beside its key, its fields, its texts and its body: all that it consists of, each
+/// with the counts and the rounding of an allocation of its own, and its place in the tier.
+const OVERHEAD_BYTES: u64 = {
+    let parts = size_of::<StoredResponse>() + size_of::<StoredBody>() + size_of::<Names>() + size_of::<Variants>();
+    let (allocations, place_in_tier) = (12 * 16, 64);
+    (parts + allocations + place_in_tier) as u64
+};
+/// A surrogate key is a text of its own, and three names.
+const SURROGATE_KEY_BYTES: usize = 16 + 24 + 3 * 8;
 /// A head whose body is on disk may hold a file open: it weighs so much that there are never too many of them.
 const OPEN_FILE_BYTES: u64 = 256 * 1024;
 
@@ -151,22 +157,25 @@ pub(crate) struct Parts {
     pub(crate) head: ResponseHead,
     pub(crate) bytes: Option<Bytes>,
     pub(crate) body: Arc<StoredBody>,
-    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) trailers: Option<Box<HeaderMap>>,
     pub(crate) names: Arc<Names>,
     pub(crate) serial: u64,
-    pub(crate) reading: Reading,
+    pub(crate) reading: Arc<Reading>,
 }
 
 impl StoredResponse {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let Parts { head, bytes, body, trailers, names, serial, reading } = parts;
         let texts = head.key.bytes().len()
-            + names.path.len()
-            + head.surrogate_keys.iter().map(|key| key.len() + 32).sum::<usize>();
+            + head.scope.authority.len()
+            + 2 * head.scope.path.len()
+            + head.scope.query.as_ref().map_or(0, |query| query.len())
+            + head.surrogate_keys.iter().map(|key| key.len() + SURROGATE_KEY_BYTES).sum::<usize>()
+            + head.nominated.memory_bytes();
         let weight = OVERHEAD_BYTES
             + texts as u64
             + headers::memory_bytes(&head.headers)
-            + trailers.as_ref().map_or(0, headers::memory_bytes)
+            + trailers.as_deref().map_or(0, headers::memory_bytes)
             + bytes.as_ref().map_or(OPEN_FILE_BYTES, |bytes| bytes.len() as u64);
         Arc::new(Self {
             variant: head.variant(),
@@ -213,7 +222,7 @@ impl StoredResponse {
 
     /// The trailer section that came with it.
     pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_ref()
+        self.trailers.as_deref()
     }
 
     /// Its weight in the memory tier.

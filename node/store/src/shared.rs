@@ -12,7 +12,7 @@ use crate::admission::Admission;
 use crate::blocking::Pool;
 use crate::catalog::{Catalog, Left, Whereabouts, Which};
 use crate::config::StoreConfig;
-use crate::disk::{Disk, Op};
+use crate::disk::{Disk, Op, WriteQueue};
 use crate::memory::{LetGo, Memory};
 use crate::purge::{Clock, Committer, Horizon, Matcher, Position, PurgeMode};
 use crate::response::{Reading, StoredResponse};
@@ -76,7 +76,7 @@ pub(crate) struct Shared {
     pub(crate) horizon: Horizon,
     /// Room was made, or the disk tier changed.
     pub(crate) room: Signal,
-    reading: Reading,
+    reading: Arc<Reading>,
     /// The newest position in the purge log when it was opened.
     pub(crate) log_latest: Position,
     /// Keys that a hard purge took something from: what a miss says of itself. Bounded; the oldest are forgotten.
@@ -105,7 +105,7 @@ impl Shared {
             horizon: Horizon::default(),
             room: Signal::default(),
             purged: quick_cache::sync::Cache::new(PURGED_KEYS_MAX),
-            reading: Reading { pool: Arc::new(read_pool), queue: Arc::default(), watch },
+            reading: Arc::new(Reading { pool: read_pool, queue: WriteQueue::default(), watch }),
             // Above those of the last run, unless the clock was set back; then they follow when the index was walked.
             serial: AtomicU64::new(u64::try_from(since.as_micros()).unwrap_or(1)),
             disk: RwLock::new((None, DiskState::Opening)),
@@ -117,7 +117,7 @@ impl Shared {
         self.committer.clock()
     }
 
-    pub(crate) fn reading(&self) -> &Reading {
+    pub(crate) fn reading(&self) -> &Arc<Reading> {
         &self.reading
     }
 

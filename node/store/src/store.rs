@@ -24,7 +24,7 @@ use crate::purge::{
     Urgency,
 };
 use crate::record;
-use crate::response::{Parts, Reading, ResponseHead, Scope, StoredResponse, Variants};
+use crate::response::{Parts, ResponseHead, Scope, StoredResponse, Variants};
 use crate::shared::{Pools, Shared};
 use crate::stats::{DiskState, StoreStats};
 
@@ -243,7 +243,7 @@ impl Store {
             trailers: old.trailers.clone(),
             names,
             serial: shared.next_serial(),
-            reading: Reading::clone(&old.reading),
+            reading: Arc::clone(&old.reading),
         });
         // A validation is a second sight.
         shared.enter_if(&response, true, |current| match current {

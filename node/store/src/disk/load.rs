@@ -9,7 +9,7 @@ use crate::catalog::Which;
 use crate::index::index_key;
 use crate::purge::Names;
 use crate::record::{self, Entry};
-use crate::response::{Parts, Place, Reading, StoredBody, StoredResponse, Variants};
+use crate::response::{Parts, Place, StoredBody, StoredResponse, Variants};
 use crate::segment::RecordHeader;
 use crate::shared::Shared;
 
@@ -114,9 +114,9 @@ fn read_body(
         head: entry.head,
         bytes,
         body: Arc::new(body),
-        trailers: entry.trailers,
+        trailers: entry.trailers.map(Box::new),
         names,
         serial: entry.serial,
-        reading: Reading::clone(shared.reading()),
+        reading: Arc::clone(shared.reading()),
     }))
 }

@@ -182,7 +182,7 @@ fn leave_behind(shared: &Shared) -> String {
     if let Some(disk) = shared.disk() {
         disk.fail(&failure);
     }
-    for pool in [&*shared.reading().pool, &shared.write_pool, &shared.walk_pool] {
+    for pool in [&shared.reading().pool, &shared.write_pool, &shared.walk_pool] {
         if let Err(error) = pool.leave_behind() {
             tracing::error!(%error, "no thread in the place of one that hangs");
         }

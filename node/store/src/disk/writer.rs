@@ -192,7 +192,7 @@ impl Writer<'_> {
     /// Puts the index entry and counts the bytes for the segment.
     fn enter(&self, response: &StoredResponse, which: Which, place: &Place) -> bool {
         let numbers = body_place(place);
-        let value = record::encode(&response.head, response.trailers.as_ref(), response.serial, numbers);
+        let value = record::encode(&response.head, response.trailers.as_deref(), response.serial, numbers);
         let Some(value) = value else { return false };
         if self.put_entry(which, &value).is_none() {
             return false;
