@@ -3,6 +3,7 @@
 mod caching;
 mod collapsing;
 mod combining;
+mod disks;
 mod expecting;
 mod explain;
 mod forwarding;

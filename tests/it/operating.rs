@@ -10,10 +10,6 @@ async fn running() -> (FakeOrigin, BrimProcess) {
     (origin, brim)
 }
 
-fn admin_url(brim: &BrimProcess) -> String {
-    format!("http://{}", brim.listening().admin[0])
-}
-
 #[tokio::test]
 async fn the_admin_api_wants_its_token_and_health_does_not() {
     let (_origin, brim) = running().await;
@@ -44,7 +40,7 @@ async fn status_and_metrics_count_requests() {
     assert!(metrics.content().contains("brim_cache_hits_total{site=\"*\"} 2"), "{}", metrics.content());
     assert!(metrics.content().contains("brim_origin_requests_total"), "{}", metrics.content());
     let (exit, text, _) =
-        brim.command(&["status", "--admin", &admin_url(&brim), "--token", &brim.admin_token(), "--json"]);
+        brim.command(&["status", "--admin", &brim.admin_url(), "--token", &brim.admin_token(), "--json"]);
     assert!(exit.success());
     let shown: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(shown["requests"]["count"], 3);
@@ -53,7 +49,7 @@ async fn status_and_metrics_count_requests() {
 #[tokio::test]
 async fn purge_commands_purge_and_exit_as_promised() {
     let (_origin, brim) = running().await;
-    let (admin, token) = (admin_url(&brim), brim.admin_token());
+    let (admin, token) = (brim.admin_url(), brim.admin_token());
     let url = format!("http://{}/a", brim.listening().http[0]);
     let options = ["--admin", &admin, "--token", &token];
     for (words, is_purge) in [

@@ -31,6 +31,7 @@ pub mod plugins;
 mod process;
 mod raw;
 mod reply;
+mod small_disk;
 mod wait;
 
 pub use answer::{Answer, CacheStatus, Connected};
@@ -45,4 +46,5 @@ pub use node::TestNode;
 pub use process::{AdminAnswer, BrimProcess, DATA_DIR};
 pub use raw::{RawConnection, RawOrigin, RawReply};
 pub use reply::{Reply, dropped_connection, not_modified, ok, status};
+pub use small_disk::SmallDisk;
 pub use wait::{DEADLINE, eventually, within};

@@ -36,6 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct BrimProcess {
     dir: TempDir,
+    data_dir: PathBuf,
     binary: PathBuf,
     child: Child,
     output: Arc<Output>,
@@ -77,6 +78,15 @@ impl BrimProcess {
             .unwrap_or_else(|(status, output)| panic!("brim ended with {status} before it listened:\n{output}"))
     }
 
+    /// Starts a node that keeps what it stores in this folder, over all restarts.
+    #[must_use]
+    pub fn start_on(data_dir: &Path, config: &str) -> Self {
+        let config = format!("data_dir = \"{}\"\n{config}", data_dir.display());
+        let mut process = Self::start(&config);
+        process.data_dir = data_dir.to_owned();
+        process
+    }
+
     /// Starts a node; how it ended and what it wrote when it ends before it listens.
     ///
     /// # Errors
@@ -84,7 +94,9 @@ impl BrimProcess {
     pub fn try_start(binary: &Path, config: &str) -> Result<Self, (ExitStatus, String)> {
         let dir = TempDir::with_prefix("brim-test-").expect("the folder for temporary files is writable");
         let (child, output) = spawn(binary, dir.path(), config);
-        let mut process = Self { dir, binary: binary.to_owned(), child, output, listening: Listening::default() };
+        let data_dir = dir.path().join(DATA_DIR);
+        let (binary, listening) = (binary.to_owned(), Listening::default());
+        let mut process = Self { dir, data_dir, binary, child, output, listening };
         process.wait_until_listening()?;
         Ok(process)
     }
@@ -155,13 +167,19 @@ impl BrimProcess {
     /// The folder in which the node keeps what it stores.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join(DATA_DIR)
+        self.data_dir.clone()
     }
 
     /// The id of the process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where the admin API is.
+    #[must_use]
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", self.listening.admin.first().expect("the configuration has an admin listener"))
     }
 
     /// The token of the admin API.
