@@ -81,11 +81,6 @@ impl Faults {
     pub(crate) fn clear(&self) {
         self.plan.clear();
     }
-
-    /// How often the step was reached.
-    pub(crate) fn reached(&self, step: Step) -> u64 {
-        self.plan.reached(step)
-    }
 }
 
 #[cfg(test)]
@@ -127,7 +122,6 @@ mod plan {
 
     #[derive(Debug, Default)]
     struct Inner {
-        reached: HashMap<Step, u64>,
         entries: HashMap<Step, Entry>,
         generation: u64,
     }
@@ -150,13 +144,8 @@ mod plan {
             self.cleared.notify_all();
         }
 
-        pub(super) fn reached(&self, step: Step) -> u64 {
-            self.inner.lock().reached.get(&step).copied().unwrap_or(0)
-        }
-
         pub(super) fn next(&self, step: Step) -> Option<Fault> {
             let mut inner = self.inner.lock();
-            *inner.reached.entry(step).or_default() += 1;
             let entry = inner.entries.get_mut(&step)?;
             if entry.skipped > 0 {
                 entry.skipped -= 1;

@@ -1,18 +1,17 @@
 //! Bodies that do not fit in memory: they stream to and from disk, to several readers at once. One test in a process of its
 //! own: it counts what the process allocates.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+mod common;
 
 use std::alloc::System;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use brim_semantics::{
-    CacheKey, CachePolicy, KeyMethod, Nominated, RequestFacts, Storable, StoredMeta, Target, storable,
-};
-use brim_store::{BodyReader, FillError, Finished, Found, Reason, ResponseHead, Scope, Store, StoreConfig};
+use brim_store::{BodyReader, FillError, Finished, Found, Reason, ResponseHead, Store, StoreConfig};
 use bytes::Bytes;
 use cap::Cap;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use common::key;
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
@@ -23,36 +22,8 @@ const PIECE: u64 = 96 * 1024;
 /// Fill, readers and the writes under way: some pieces each, far below the body.
 const ALLOCATED_MAX: usize = 24 << 20;
 
-fn key(path: &str) -> CacheKey {
-    let target = Target { scheme: "https", authority: "a.example", site: "s", path, query: None, rule: None };
-    CacheKey::new(KeyMethod::Get, &target, &[]).unwrap()
-}
-
-fn meta(headers: &HeaderMap) -> StoredMeta {
-    let (request, now) = (HeaderMap::new(), SystemTime::now());
-    let target = Uri::from_static("https://a.example/");
-    let facts = RequestFacts { method: &Method::GET, headers: &request, target: &target };
-    match storable(&facts, StatusCode::OK, headers, &CachePolicy::default(), now, now) {
-        Storable::Yes(meta) => meta,
-        Storable::No(refusal) => panic!("not storable: {refusal:?}"),
-    }
-}
-
 fn head(path: &str, store: &Store) -> ResponseHead {
-    let mut headers = HeaderMap::new();
-    headers.insert("cache-control", HeaderValue::from_static("max-age=600"));
-    ResponseHead {
-        key: key(path),
-        scope: Scope { site: "s".into(), authority: "a.example".into(), path: path.into(), query: None },
-        status: StatusCode::OK,
-        part: None,
-        meta: meta(&headers),
-        headers,
-        nominated: Nominated::default(),
-        surrogate_keys: Vec::new(),
-        fetched_at: store.position(),
-        plugin: None,
-    }
+    common::head(path, &[("cache-control", "max-age=600")], store.position())
 }
 
 /// The byte at a place of every body.

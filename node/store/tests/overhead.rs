@@ -1,17 +1,16 @@
 //! What a stored response costs in memory beside its key, its head and its body. One test in a process of its own: it counts
 //! what the process allocates.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+mod common;
 
 use std::alloc::System;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use brim_semantics::{
-    CacheKey, CachePolicy, KeyMethod, Nominated, RequestFacts, Storable, StoredMeta, Target, storable,
-};
-use brim_store::{Finished, ResponseHead, Scope, Store, StoreConfig};
+use brim_store::{Finished, Position, ResponseHead, Store, StoreConfig};
 use bytes::Bytes;
 use cap::Cap;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::HeaderValue;
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
@@ -25,50 +24,19 @@ fn path(number: usize) -> String {
     format!("/v2/products/{number:06}")
 }
 
-fn meta(headers: &HeaderMap) -> StoredMeta {
-    let (request, now) = (HeaderMap::new(), SystemTime::now());
-    let target = Uri::from_static("https://api.example.com/");
-    let facts = RequestFacts { method: &Method::GET, headers: &request, target: &target };
-    match storable(&facts, StatusCode::OK, headers, &CachePolicy::default(), now, now) {
-        Storable::Yes(meta) => meta,
-        Storable::No(refusal) => panic!("not storable: {refusal:?}"),
-    }
-}
+const FIELDS: [(&str, &str); 8] = [
+    ("content-type", "application/json; charset=utf-8"),
+    ("cache-control", "public, max-age=3600, stale-while-revalidate=60"),
+    ("etag", "\"33a64df551425fcc55e4d42a148795d9\""),
+    ("date", "Sun, 29 Nov 2026 07:00:00 GMT"),
+    ("last-modified", "Sun, 29 Nov 2026 06:00:00 GMT"),
+    ("vary", "accept-encoding"),
+    ("strict-transport-security", "max-age=31536000; includeSubDomains"),
+    ("x-request-id", "7f7f36f0-4d5c-4c5e-9f0e-6a5f1f6f7a10"),
+];
 
 fn head(number: usize) -> ResponseHead {
-    let path = path(number);
-    let target =
-        Target { scheme: "https", authority: "api.example.com", site: "api", path: &path, query: None, rule: None };
-    let mut headers = HeaderMap::new();
-    for (name, value) in [
-        ("content-type", "application/json; charset=utf-8"),
-        ("cache-control", "public, max-age=3600, stale-while-revalidate=60"),
-        ("etag", "\"33a64df551425fcc55e4d42a148795d9\""),
-        ("date", "Sun, 29 Nov 2026 07:00:00 GMT"),
-        ("last-modified", "Sun, 29 Nov 2026 06:00:00 GMT"),
-        ("vary", "accept-encoding"),
-        ("strict-transport-security", "max-age=31536000; includeSubDomains"),
-        ("x-request-id", "7f7f36f0-4d5c-4c5e-9f0e-6a5f1f6f7a10"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    ResponseHead {
-        key: CacheKey::new(KeyMethod::Get, &target, &[]).unwrap(),
-        scope: Scope {
-            site: "api".into(),
-            authority: "api.example.com".into(),
-            path: path.as_str().into(),
-            query: None,
-        },
-        status: StatusCode::OK,
-        part: None,
-        meta: meta(&headers),
-        headers,
-        nominated: Nominated::default(),
-        surrogate_keys: vec!["products".into()],
-        fetched_at: Default::default(),
-        plugin: None,
-    }
+    common::head(&path(number), &FIELDS, Position(0))
 }
 
 async fn put(store: &Store, number: usize) {

@@ -55,6 +55,9 @@ impl Marks {
     }
 }
 
+/// By authority: prefixes of paths.
+type Prefixes = HashMap<u64, Vec<(Box<str>, Marks)>>;
+
 /// Marks that are looked at under one hold of the lock, and for one that has to be folded.
 const FOLD_TRIES_MAX: usize = 64;
 const TRIM_AT_ONCE: usize = 512;
@@ -71,9 +74,9 @@ pub(crate) struct Table {
     buckets: Vec<[u64; 2]>,
     /// The newest mark in a bucket.
     buckets_newest: u64,
-    pub(crate) prefixes: HashMap<u64, Vec<(Box<str>, Marks)>>,
+    pub(crate) prefixes: Prefixes,
     /// What is to be dropped when nobody waits.
-    discarded: Vec<HashMap<u64, Vec<(Box<str>, Marks)>>>,
+    discarded: Vec<Prefixes>,
 }
 
 impl PartialEq for Table {

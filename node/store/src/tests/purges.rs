@@ -174,7 +174,7 @@ async fn purges_that_nothing_can_be_named_by_are_forgotten() {
     shared.trim_purges();
     assert_eq!(store.stats().purge_marks, 10, "the fill by those since it began");
     fill.append(body("/late/3", 1, 100)).await.unwrap();
-    assert!(matches!(fill.finish(None).await, crate::Finished::NotStored(crate::Reason::Purged)));
+    assert!(matches!(fill.finish(None).await, Finished::NotStored(Reason::Purged)));
     shared.trim_purges();
     assert_eq!((store.stats().purge_marks, store.position().0), (0, 20));
     store.close().await;
