@@ -23,7 +23,8 @@ use crate::config::BLOCK_BYTES;
 use crate::dir::StoreId;
 
 pub(crate) const FILE_HEADER_BYTES: u64 = 64;
-pub(crate) const RECORD_HEADER_BYTES: u64 = 64;
+pub(crate) const RECORD_HEADER_BYTES: u64 = RECORD_HEADER as u64;
+const RECORD_HEADER: usize = 64;
 const FILE_MAGIC: &[u8; 8] = b"BRIMSEG1";
 const RECORD_MAGIC: u32 = 0x4252_5231;
 const CHECKSUM_BYTES: usize = 4;
@@ -124,33 +125,60 @@ impl Segment {
         if first >= last {
             return Ok(Bytes::new());
         }
-        let body_start = first * BLOCK_BYTES as u64;
-        let body_end = (last * BLOCK_BYTES as u64).min(header.length);
-        let read_bytes = body_end - body_start + (last - first) * CHECKSUM_BYTES as u64;
-        let mut raw = vec![0; usize::try_from(read_bytes).unwrap_or(usize::MAX)];
-        self.file
-            .read_exact_at(&mut raw, offset + RECORD_HEADER_BYTES + first * STRIDE)
-            .map_err(|source| Damage::Read { segment: self.id, source })?;
-        let (mut write, mut read) = (0, 0);
-        for block in first..last {
-            let length = BLOCK_BYTES.min(raw.len() - read - CHECKSUM_BYTES);
+        let body_bytes = (last * BLOCK_BYTES as u64).min(header.length) - first * BLOCK_BYTES as u64;
+        let raw_bytes = body_bytes + (last - first) * CHECKSUM_BYTES as u64;
+        let raw = self.read(offset + RECORD_HEADER_BYTES + first * STRIDE, raw_bytes)?;
+        self.check_blocks(raw, 0, header, first)
+    }
+
+    /// The whole body with its header, in one read.
+    pub(crate) fn read_whole(&self, offset: u64, header: &RecordHeader) -> Result<Bytes, Damage> {
+        let raw = self.read(offset, record_bytes(header.length))?;
+        let (found, _) = raw.split_at_checked(RECORD_HEADER).unwrap_or_default();
+        if found != record_header(header, self.store) {
+            return Err(Damage::Header { segment: self.id });
+        }
+        self.check_blocks(raw, RECORD_HEADER, header, 0)
+    }
+
+    fn read(&self, offset: u64, bytes: u64) -> Result<Vec<u8>, Damage> {
+        let damage = |source| Damage::Read { segment: self.id, source };
+        let bytes = usize::try_from(bytes).map_err(|_| damage(io::ErrorKind::FileTooLarge.into()))?;
+        // Read into room that nobody has zeroed before.
+        let mut raw = Vec::with_capacity(bytes);
+        while raw.len() < bytes {
+            let at = offset + raw.len() as u64;
+            match rustix::io::pread(&self.file, rustix::buffer::spare_capacity(&mut raw), at) {
+                Ok(0) => return Err(damage(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(damage(error.into())),
+            }
+        }
+        raw.truncate(bytes);
+        Ok(raw)
+    }
+
+    /// Blocks that lie in `raw` from `start` on, the number of the first being `first`: their data, without a copy if it is one.
+    fn check_blocks(&self, mut raw: Vec<u8>, start: usize, header: &RecordHeader, first: u64) -> Result<Bytes, Damage> {
+        let (mut write, mut read) = (start, start);
+        for block in first.. {
+            if read >= raw.len() {
+                break;
+            }
+            let length = BLOCK_BYTES.min((raw.len() - read).saturating_sub(CHECKSUM_BYTES));
             let data = &raw[read..read + length];
             let sum = block_checksum(data, header.serial, block).to_le_bytes();
             if sum != raw[read + length..read + length + CHECKSUM_BYTES] {
                 return Err(Damage::Block { segment: self.id, block });
             }
-            raw.copy_within(read..read + length, write);
+            if write != read {
+                raw.copy_within(read..read + length, write);
+            }
             write += length;
             read += length + CHECKSUM_BYTES;
         }
         raw.truncate(write);
-        Ok(Bytes::from(raw))
-    }
-
-    /// The whole body with its header.
-    pub(crate) fn read_whole(&self, offset: u64, header: &RecordHeader) -> Result<Bytes, Damage> {
-        self.check_header(offset, header)?;
-        self.read_blocks(offset, header, 0, block_count(header.length))
+        Ok(Bytes::from(raw).split_off(start))
     }
 }
 

@@ -8,6 +8,8 @@ use crate::faults::{Fault, Faults, Step};
 use crate::{DiskState, PurgeError, PurgeMode, Selector, Store, StoreConfig};
 
 const FOREVER: u64 = u64::MAX;
+/// Longer than any call of a disk that is merely busy.
+const STALL_AFTER: Duration = Duration::from_millis(1500);
 
 async fn open_with(dir: &Path) -> (Store, Faults) {
     let config = config(dir);
@@ -171,7 +173,7 @@ async fn a_disk_that_hangs_is_left_behind() {
         put_path(&store, "/before", 1, 5_000).await;
         store.close().await;
         drop(store);
-        let config = StoreConfig { stall_after: Duration::from_millis(200), ..config(dir.path()) };
+        let config = StoreConfig { stall_after: STALL_AFTER, ..config(dir.path()) };
         let faults = config.faults.clone();
         let store = Store::open(config).await.unwrap();
         faults.plan(step, 0, 1, Fault::Hold);
@@ -203,7 +205,7 @@ async fn a_disk_that_hangs_is_left_behind() {
 #[tokio::test]
 async fn a_store_whose_disk_hangs_can_be_closed() {
     let dir = tempfile::tempdir().unwrap();
-    let config = StoreConfig { stall_after: Duration::from_millis(200), ..config(dir.path()) };
+    let config = StoreConfig { stall_after: STALL_AFTER, ..config(dir.path()) };
     let faults = config.faults.clone();
     let store = Store::open(config).await.unwrap();
     faults.plan(Step::IndexFlush, 0, FOREVER, Fault::Hold);
