@@ -178,6 +178,11 @@ impl Node {
         &self.shared.cache
     }
 
+    /// Whether the disk tier of the store is still being opened: until then what it holds is not found.
+    pub fn is_store_opening(&self) -> bool {
+        self.shared.cache.store.stats().disk == brim_store::DiskState::Opening
+    }
+
     /// Reads the configuration file again; applies it whole, or not at all.
     pub async fn reload(&self) -> Result<admin::ReloadReport, ConfigErrors> {
         reload::reload(&self.shared).await

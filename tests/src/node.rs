@@ -18,7 +18,7 @@ use crate::certificates::Trust;
 use crate::client::{Ask, Client};
 use crate::clock::FakeClock;
 use crate::fake_origin::FakeOrigin;
-use crate::wait::within;
+use crate::wait::{eventually, within};
 
 /// A running node.
 pub struct TestNode {
@@ -207,5 +207,9 @@ async fn start(dir: &Path, config: &str, clock: &FakeClock) -> Node {
     let config =
         Config::parse(config, dir).unwrap_or_else(|errors| panic!("the test's configuration is wrong:\n{errors}"));
     let parts = Parts { clock: Arc::new(clock.clone()), compiler: Compiler::InProcess, config_file: None };
-    Node::start(config, parts).await.unwrap_or_else(|error| panic!("the node does not start: {error}"))
+    let node = Node::start(config, parts).await.unwrap_or_else(|error| panic!("the node does not start: {error}"));
+    // It answers while its store is opened; the tests want to see what it had stored.
+    let is_opened = async || (!node.is_store_opening()).then_some(());
+    eventually("the store to be opened", is_opened).await;
+    node
 }

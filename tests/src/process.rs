@@ -114,6 +114,23 @@ impl BrimProcess {
         if let Err((status, output)) = self.wait_until_listening() {
             panic!("brim ended with {status} before it listened:\n{output}");
         }
+        self.wait_until_opened();
+    }
+
+    /// A node answers while its store is opened; who restarts one wants to see what it had stored.
+    fn wait_until_opened(&self) {
+        if !self.data_dir.join(TOKEN_FILE).exists() {
+            return;
+        }
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let status = self.admin(Method::GET, "/v1/status", None);
+            if status.body["store"]["disk"] != "opening" {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the store is still being opened:\n{}", self.output.text());
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 
     fn wait_until_listening(&mut self) -> Result<(), (ExitStatus, String)> {

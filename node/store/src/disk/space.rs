@@ -129,13 +129,13 @@ impl Writer<'_> {
                     Moved::Unreadable | Moved::NoRoom => {}
                 }
             }
-            self.shared.counters.responses_evicted.add(1);
-            self.lose(which);
             // A body in memory may stay; one that lies in this segment would keep the file alive.
             let lies_here = |place: Option<Place>| place.is_some_and(|place| place.segment.id == segment);
             let is_doomed = |one: &Arc<StoredResponse>| one.bytes.is_none() && lies_here(one.body.place());
             let ((), let_go) = self.shared.memory.remove_some(which.key, is_doomed, || ());
             self.shared.let_go(let_go);
+            self.shared.counters.responses_evicted.add(1);
+            self.lose(which);
         }
         self.disk.doom(segment);
         self.shared.catalog.forget_segment(segment);

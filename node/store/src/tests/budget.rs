@@ -60,6 +60,9 @@ async fn large_bodies_stay_within_the_budget_too() {
         assert!(bytes <= disk_max + MIB, "{bytes} bytes after {n}");
     }
     assert_eq!(serve(&store, "/19").await.unwrap(), body("/19", 19, 3 << 20));
+    store.flush().await;
+    let stats = store.stats();
+    assert_eq!(stats.stored_count, stats.written_count, "what was evicted is nowhere: {stats:?}");
     store.close().await;
 }
 
