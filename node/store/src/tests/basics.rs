@@ -63,14 +63,14 @@ async fn variants_are_newest_first_replace_their_like_and_are_bounded() {
     let languages = |variants: &crate::Variants| -> Vec<String> {
         variants.iter().map(|one| one.head.headers["content-language"].to_str().unwrap().to_owned()).collect()
     };
-    let store = Store::open(config.clone()).await.unwrap();
+    let store = opened(config.clone()).await;
     for language in ["de", "en", "fr", "de", "it"] {
         put(&store, in_language(head("/v", Position(0)), language), body("/v", 1, 100)).await;
     }
     assert_eq!(languages(&lookup(&store, "/v").await.unwrap()), ["it", "de", "fr"]);
     store.close().await;
     drop(store);
-    let store = Store::open(config).await.unwrap();
+    let store = opened(config).await;
     assert_eq!(languages(&lookup(&store, "/v").await.unwrap()), ["it", "de", "fr"]);
     // A new variant beside those that are on disk only does not hide them.
     store.close().await;
@@ -200,7 +200,7 @@ async fn a_store_behaves_like_a_map() {
     for round in 0..4_u64 {
         // Hardly any memory: nearly every look-up goes to disk.
         let config = crate::StoreConfig { memory_max: 256 * KIB, ..config(dir.path()) };
-        let store = Store::open(config).await.unwrap();
+        let store = opened(config).await;
         for step in 0..300 {
             let path = format!("/{}", random.below(40));
             match random.below(4) {

@@ -75,7 +75,7 @@ async fn child() {
         let (step, fault, _) = STEPS[usize::try_from(numbers[0]).unwrap()];
         config.faults.plan(step, numbers[1], 1, fault);
     }
-    let store = Store::open(config).await.unwrap();
+    let store = opened(config).await;
     let mut version = round.parse::<u64>().unwrap() * 1_000_000;
     loop {
         version += 1;

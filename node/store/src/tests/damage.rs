@@ -221,3 +221,47 @@ async fn a_response_from_beyond_the_end_of_the_purge_log_is_refused() {
     assert!(serve(&store, "/beyond").await.is_none());
     store.close().await;
 }
+
+/// An index cut to any length: what it has lost is a miss, and the store goes on.
+#[tokio::test]
+async fn a_truncated_index_never_stops_the_store_nor_lies() {
+    let mut random = Random::seeded("a_truncated_index");
+    for round in 0..6 {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 20, 2000).await;
+        for file in files_below(&dir.path().join("index")) {
+            let bytes = std::fs::metadata(&file).unwrap().len();
+            let length = if round == 0 { 0 } else { random.below(bytes.max(1)) };
+            std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(length).unwrap();
+        }
+        served(dir.path(), 20).await;
+        let store = open(dir.path()).await;
+        put_path(&store, "/new", 7, 100).await;
+        store.close().await;
+        drop(store);
+        assert_eq!(serve(&open(dir.path()).await, "/new").await.unwrap(), body("/new", 7, 100));
+    }
+}
+
+/// The two small files that name things: whatever is flipped in them costs the cache at most.
+#[tokio::test]
+async fn flipped_bits_in_the_files_that_name_things_cost_the_cache_at_most() {
+    for file in ["format", "index/current"] {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 3, 2000).await;
+        let bytes = std::fs::read(dir.path().join(file)).unwrap();
+        for at in (0..bytes.len()).step_by(3) {
+            let file = dir.path().join(file);
+            flip(&file, at as u64);
+            let count = served(dir.path(), 3).await;
+            assert!(
+                count == 0 || std::fs::read(&file).unwrap() == bytes,
+                "{} byte {at}: {count} served",
+                file.display()
+            );
+            // The store that began anew is filled, for the next byte.
+            filled(dir.path(), 3, 2000).await;
+            assert_eq!(served(dir.path(), 3).await, 3, "{} byte {at}", file.display());
+        }
+    }
+}

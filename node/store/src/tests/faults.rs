@@ -14,7 +14,7 @@ const STALL_AFTER: Duration = Duration::from_millis(1500);
 async fn open_with(dir: &Path) -> (Store, Faults) {
     let config = config(dir);
     let faults = config.faults.clone();
-    (Store::open(config).await.unwrap(), faults)
+    (opened(config).await, faults)
 }
 
 fn url(path: &str) -> Selector {
@@ -175,7 +175,7 @@ async fn a_disk_that_hangs_is_left_behind() {
         drop(store);
         let config = StoreConfig { stall_after: STALL_AFTER, ..config(dir.path()) };
         let faults = config.faults.clone();
-        let store = Store::open(config).await.unwrap();
+        let store = opened(config).await;
         faults.plan(step, 0, 1, Fault::Hold);
         let asked = tokio::spawn({
             let store = store.clone();
@@ -207,7 +207,7 @@ async fn a_store_whose_disk_hangs_can_be_closed() {
     let dir = tempfile::tempdir().unwrap();
     let config = StoreConfig { stall_after: STALL_AFTER, ..config(dir.path()) };
     let faults = config.faults.clone();
-    let store = Store::open(config).await.unwrap();
+    let store = opened(config).await;
     faults.plan(Step::IndexFlush, 0, FOREVER, Fault::Hold);
     put_path(&store, "/a", 1, 5_000).await;
     store.close().await;
@@ -224,7 +224,7 @@ async fn a_store_in_a_directory_that_cannot_be_written_serves_from_memory() {
     for step in [Step::LogCheckpoint, Step::Format, Step::Quarantine] {
         faults.plan(step, 0, FOREVER, Fault::ReadOnly);
     }
-    let store = Store::open(config).await.unwrap();
+    let store = opened(config).await;
     assert!(matches!(store.stats().disk, DiskState::Failed(_)), "{:?}", store.stats());
     put_path(&store, "/before", 1, 5_000).await;
     serves(&store, "/a").await;
@@ -242,7 +242,7 @@ async fn a_rebuilt_index_that_cannot_take_over_costs_the_tier() {
     let dir = tempfile::tempdir().unwrap();
     let config = super::budget::with_a_small_index(dir.path());
     let faults = config.faults.clone();
-    let store = Store::open(config).await.unwrap();
+    let store = opened(config).await;
     faults.plan(Step::IndexSwitch, 0, 1, Fault::Io);
     super::budget::fill_and_forget(&store).await;
     until(&store, "replaced", |stats| stats.quarantined == 1 && stats.disk == DiskState::Ready).await;

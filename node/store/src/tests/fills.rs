@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::support::*;
-use crate::{BodyError, FILL_WINDOW_BYTES, FillError, Finished, Found, Position, Reason, Store, StoreConfig};
+use crate::{BodyError, FILL_WINDOW_BYTES, FillError, Finished, Found, Position, Reason, StoreConfig};
 
 /// Readers on several threads follow one large fill; a slow one reads from disk, and the fill's memory stays bounded.
 #[test]
@@ -91,7 +91,7 @@ async fn a_body_of_another_length_than_announced_is_not_stored() {
 #[tokio::test]
 async fn a_body_beyond_object_max_passes_unstored() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(StoreConfig { object_max: 3 * MIB, ..config(dir.path()) }).await.unwrap();
+    let store = opened(StoreConfig { object_max: 3 * MIB, ..config(dir.path()) }).await;
     let whole = body("/over", 1, 12 << 20);
     let mut fill = store.begin(head("/over", Position(0)), None);
     let follower = fill.follower();
@@ -126,7 +126,7 @@ async fn a_body_beyond_object_max_passes_unstored() {
 #[tokio::test]
 async fn an_unstored_body_that_nobody_reads_stops_its_fetch() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(StoreConfig { object_max: MIB, ..config(dir.path()) }).await.unwrap();
+    let store = opened(StoreConfig { object_max: MIB, ..config(dir.path()) }).await;
     let mut fill = store.begin(head("/none", Position(0)), Some(2 * MIB));
     let reader = fill.follower().read().unwrap();
     fill.append(body("/none", 1, 100)).await.unwrap();

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use super::support::*;
 use crate::{
     BLOCK_BYTES, BodyError, BodyReader, FILL_WINDOW_BYTES, Fill, FillError, Finished, Following, Position, PurgeMode,
-    Reason, Selector, Store, StoreConfig,
+    Reason, Selector, StoreConfig,
 };
 
 const WINDOW: u64 = FILL_WINDOW_BYTES as u64;
@@ -173,7 +173,7 @@ async fn ranges_of_a_streaming_body_come_from_disk_and_memory() {
 #[tokio::test]
 async fn a_range_that_has_been_read_is_no_reader_any_more() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(StoreConfig { finish_unread: 0, ..config(dir.path()) }).await.unwrap();
+    let store = opened(StoreConfig { finish_unread: 0, ..config(dir.path()) }).await;
     let whole = body("/left", 1, 3000);
     let mut fill = store.begin(head("/left", Position(0)), Some(3000));
     let mut reader = ranged(&fill.follower(), 500..1500);
@@ -190,7 +190,7 @@ async fn a_range_that_has_been_read_is_no_reader_any_more() {
 #[tokio::test]
 async fn a_reader_far_ahead_neither_paces_nor_keeps_a_passing_body() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(StoreConfig { object_max: MIB / 2, ..config(dir.path()) }).await.unwrap();
+    let store = opened(StoreConfig { object_max: MIB / 2, ..config(dir.path()) }).await;
     let (length, at) = (12 * MIB, 6 * MIB + 1000);
     let whole = body("/pass", 1, 12 << 20);
     let mut fill = store.begin(head("/pass", Position(0)), Some(length));
@@ -225,7 +225,7 @@ async fn a_reader_far_ahead_neither_paces_nor_keeps_a_passing_body() {
 #[tokio::test]
 async fn ranges_of_a_body_that_passes_later_are_whole() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(StoreConfig { object_max: 3 * MIB, ..config(dir.path()) }).await.unwrap();
+    let store = opened(StoreConfig { object_max: 3 * MIB, ..config(dir.path()) }).await;
     let whole = body("/over", 1, 8 << 20);
     let mut fill = store.begin(head("/over", Position(0)), None);
     let follower = fill.follower();
@@ -325,7 +325,7 @@ async fn each_reader_of_any_range_gets_exactly_its_bytes() {
     let mut random = Random::seeded("each_reader_of_any_range");
     let dir = tempfile::tempdir().unwrap();
     let sizes = StoreConfig { memory_object_max: 128 * KIB, object_max: 2 * MIB, ..config(dir.path()) };
-    let store = Store::open(sizes).await.unwrap();
+    let store = opened(sizes).await;
     let source = body("/any", 1, 3 << 20);
     for round in 0..80 {
         let bound = [1000, 128 * KIB, 2 * MIB, 3 * MIB][usize::try_from(random.below(4)).unwrap()];

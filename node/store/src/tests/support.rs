@@ -29,7 +29,14 @@ pub(super) fn config(dir: &Path) -> StoreConfig {
 }
 
 pub(super) async fn open(dir: &Path) -> Store {
-    Store::open(config(dir)).await.unwrap()
+    opened(config(dir)).await
+}
+
+/// Open, and its disk tier as well: on a busy machine that takes longer than `Store::open` waits.
+pub(super) async fn opened(config: StoreConfig) -> Store {
+    let store = Store::open(config).await.unwrap();
+    until(&store, "an opened disk tier", |stats| stats.disk != DiskState::Opening).await;
+    store
 }
 
 pub(super) fn key(path: &str) -> CacheKey {

@@ -11,7 +11,7 @@ use crate::{Fill, FillError, Finished, Found, Position, Reason, ResponseHead, St
 const LIMIT: u64 = MIB;
 
 async fn open_limited(dir: &std::path::Path, object_max: u64) -> Store {
-    Store::open(StoreConfig { finish_unread: LIMIT, object_max, ..config(dir) }).await.unwrap()
+    opened(StoreConfig { finish_unread: LIMIT, object_max, ..config(dir) }).await
 }
 
 async fn append(fill: &mut Fill, length: u64) -> Result<(), FillError> {
@@ -143,7 +143,7 @@ async fn copy(store: &Store, stored: &StoredResponse, head: ResponseHead) -> Arc
 async fn a_stored_body_is_copied_to_another_variant() {
     let dir = tempfile::tempdir().unwrap();
     let sizes = StoreConfig { finish_unread: 0, ..config(dir.path()) };
-    let store = Store::open(sizes.clone()).await.unwrap();
+    let store = opened(sizes.clone()).await;
     let trailers = HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("\"t\""))]);
     for (path, length) in [("/empty", 0), ("/small", 1000), ("/large", 3 << 20)] {
         let mut fill = store.begin(in_language(head(path, Position(0)), "de"), None).in_background();
@@ -158,7 +158,7 @@ async fn a_stored_body_is_copied_to_another_variant() {
     }
     store.close().await;
     drop(store);
-    let store = Store::open(sizes).await.unwrap();
+    let store = opened(sizes).await;
     for (path, length) in [("/empty", 0), ("/small", 1000), ("/large", 3 << 20)] {
         let variants = lookup(&store, path).await.expect("the copy is on disk");
         assert_eq!(variants.len(), 1);
