@@ -21,6 +21,8 @@ use crate::segment::RecordHeader;
 
 /// Segments that are looked at to find one that goes. If all are in use, the one that is least so goes.
 const CANDIDATES: usize = 8;
+/// The longest record that is moved. A longer one has a segment of its own, which is spared or goes as a whole.
+const MOVE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// A segment of which more is in use is spared.
 const USED_PERCENT_SPARED: u64 = 50;
 
@@ -169,8 +171,8 @@ impl Writer<'_> {
         if entry.serial != which.serial || entry.place.segment != from {
             return Moved::Unreadable;
         }
-        // A body in a file of its own is not copied: it is as large as it gets, and would be read whole into memory.
-        if bytes > *budget || entry.place.length > self.shared.config.collect_bytes_max() {
+        // It is read whole into memory.
+        if bytes > *budget || bytes > MOVE_BYTES_MAX {
             return Moved::NoRoom;
         }
         let header = RecordHeader {
