@@ -88,7 +88,7 @@ impl StoreConfig {
 
     /// The cache of sled: bytes as on disk, which cost about four times as many in memory.
     pub(crate) fn index_cache_bytes(&self) -> u64 {
-        (self.memory_max / 16).clamp(8 << 20, 64 << 20)
+        (self.memory_max / 8).clamp(8 << 20, 128 << 20)
     }
 
     /// The free bytes to leave on a file system of so many.

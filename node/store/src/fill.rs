@@ -143,7 +143,7 @@ impl Fill {
     pub(crate) fn new(shared: Arc<Shared>, head: ResponseHead, expected: Option<u64>) -> Self {
         shared.counters.fills.add(1);
         shared.horizon.begin_fill(head.fetched_at);
-        let was_seen = shared.admission.see(head.key.hash());
+        let was_seen = shared.admission.see(head.key.hash(), shared.catalog.count());
         let names = Arc::new(Names::of(&head.scope, &head.surrogate_keys));
         let following = Following::new(Arc::clone(&shared), head, Arc::clone(&names), expected);
         let sink = Sink::Collect;

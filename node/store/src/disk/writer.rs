@@ -33,6 +33,8 @@ pub(super) struct Writer<'a> {
     pub(super) open: Option<Open>,
     pub(super) compaction: Option<Compaction>,
     pub(super) rebuilds: Rebuilds,
+    /// Made once: fresh memory for each record costs more than filling it.
+    encoded: Vec<u8>,
     last_housekeeping: Instant,
 }
 
@@ -70,6 +72,7 @@ pub(super) fn serve(shared: &Arc<Shared>, store: StoreId, turn: &Turn) -> Option
         open: None,
         compaction: None,
         rebuilds: Rebuilds::new(generations, generation),
+        encoded: Vec::new(),
         last_housekeeping: Instant::now(),
     };
     let failure = writer.serve();
@@ -214,7 +217,8 @@ impl Writer<'_> {
             Some(open) => open,
             None => Open { segment: self.disk.create_segment()?, at: FILE_HEADER_BYTES },
         };
-        let mut encoded = Vec::with_capacity(usize::try_from(record).unwrap_or(0));
+        let mut encoded = std::mem::take(&mut self.encoded);
+        encoded.clear();
         encoded.extend_from_slice(&record_header(header, self.disk.store));
         encode_blocks(bytes, header.serial, 0, &mut encoded);
         let offset = open.at;
@@ -225,6 +229,7 @@ impl Writer<'_> {
             let _watched = self.shared.watch.call();
             self.shared.config.faults().write_all_at(Step::SegmentAppend, &segment.file, &encoded, offset)
         };
+        self.encoded = encoded;
         self.disk.soil(&segment);
         self.open = Some(open);
         if let Err(error) = result {
