@@ -24,6 +24,7 @@ mod following;
 mod headers;
 mod index;
 mod memory;
+pub mod offline;
 mod purge;
 mod reader;
 mod record;

@@ -21,6 +21,8 @@ mod tier;
 mod writer;
 
 pub(crate) use load::load;
+pub(crate) use opening::{INDEX_DIR, SEGMENT_DIR};
 pub(crate) use queue::{Op, WriteQueue};
+pub(crate) use segments::Segments;
 pub(crate) use supervisor::{Beginning, run};
 pub(crate) use tier::Disk;

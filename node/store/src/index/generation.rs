@@ -18,7 +18,7 @@ use crate::faults::{Faults, Step};
 
 /// The name under which an index remembers whose it is.
 const META_STORE: &str = "store";
-const CURRENT_FILE: &str = "current";
+pub(crate) const CURRENT_FILE: &str = "current";
 
 /// An open database and its number.
 pub(crate) struct Generation {

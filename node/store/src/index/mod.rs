@@ -17,7 +17,7 @@ use brim_semantics::KeyHash;
 
 use crate::faults::{Faults, Step};
 
-pub(crate) use generation::{Generation, Generations};
+pub(crate) use generation::{CURRENT_FILE, Generation, Generations};
 
 /// Key hash, then variant.
 pub(crate) type IndexKey = [u8; 24];

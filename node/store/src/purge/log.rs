@@ -100,6 +100,13 @@ fn apply(record: LogRecord, table: &mut Table, receipts: &mut VecDeque<Receipt>)
     }
 }
 
+/// What the bytes of a log file say, and how they end.
+pub(crate) fn replayed(bytes: &[u8], store: StoreId) -> (Table, VecDeque<Receipt>, Tail) {
+    let (mut table, mut receipts) = (Table::default(), VecDeque::new());
+    let tail = codec::replay(bytes, store, |record| apply(record, &mut table, &mut receipts));
+    (table, receipts, tail)
+}
+
 impl PurgeLog {
     pub(crate) fn path(dir: &Path) -> PathBuf {
         dir.join(FILE_NAME)
@@ -115,8 +122,7 @@ impl PurgeLog {
         };
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let (mut table, mut receipts) = (Table::default(), VecDeque::new());
-        let tail = codec::replay(&bytes, store, |record| apply(record, &mut table, &mut receipts));
+        let (table, receipts, tail) = replayed(&bytes, store);
         let mut soiled = !is_writable;
         let good_bytes = match tail {
             Tail::Whole => bytes.len() as u64,

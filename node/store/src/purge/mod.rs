@@ -19,9 +19,10 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use clock::{Checked, Clock, Table};
+pub(crate) use codec::Tail as LogTail;
 pub(crate) use committer::{Committer, Urgency};
 pub(crate) use horizon::Horizon;
-pub(crate) use log::{OpenedLog, PurgeLog};
+pub(crate) use log::{OpenedLog, PurgeLog, replayed};
 pub(crate) use names::{Matcher, Names};
 
 /// A place in the order of all purges. 0 is before the first.
