@@ -35,6 +35,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Show the figures of a running node
     Status(StatusArgs),
+    /// Look at a data directory that no node uses
+    Store(StoreArgs),
     /// Compile the component on stdin to stdout, within limits (the node calls this)
     #[command(hide = true)]
     CompilePlugin,
@@ -219,6 +221,40 @@ pub enum PurgeCommand {
     All,
 }
 
+/// `brim store`.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: StoreCommand,
+    /// Print JSON, one document a line
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do with a data directory.
+#[derive(Debug, Clone, Subcommand)]
+pub enum StoreCommand {
+    /// Check every checksum: 0 if all is sound, 1 if anything is damaged
+    Verify {
+        /// The data directory; no node may be using it
+        #[arg(value_name = "DATA_DIR")]
+        dir: PathBuf,
+    },
+    /// Count what is stored
+    Stats {
+        /// The data directory; no node may be using it
+        #[arg(value_name = "DATA_DIR")]
+        dir: PathBuf,
+    },
+    /// List what is stored: method, URL, status, bytes, when
+    ExportKeys {
+        /// The data directory; no node may be using it
+        #[arg(value_name = "DATA_DIR")]
+        dir: PathBuf,
+    },
+}
+
 /// `brim plugin`.
 #[derive(Debug, Clone, Args)]
 pub struct PluginArgs {
@@ -352,6 +388,20 @@ mod tests {
     }
 
     #[test]
+    fn a_store_is_named_by_its_directory() {
+        for (line, is_json) in [
+            ("brim store verify data", false),
+            ("brim store stats --json data", true),
+            ("brim store --json export-keys data", true),
+        ] {
+            let Command::Store(store) = parse(line).expect(line).command else { panic!("{line}") };
+            let (StoreCommand::Verify { dir } | StoreCommand::Stats { dir } | StoreCommand::ExportKeys { dir }) =
+                store.command;
+            assert_eq!((dir, store.json), (PathBuf::from("data"), is_json), "{line}");
+        }
+    }
+
+    #[test]
     fn what_is_missing_or_unknown_is_refused() {
         for line in [
             "brim",
@@ -369,6 +419,11 @@ mod tests {
             "brim plugin activate x newest",
             "brim status --token a --token-file b",
             "brim demo-origin --listen nowhere",
+            "brim store",
+            "brim store repair data",
+            "brim store verify",
+            "brim store stats one two",
+            "brim store export-keys data --token t",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -16,6 +16,7 @@ mod plugin;
 mod print;
 mod purge;
 mod status;
+mod store;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ fn execute(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Plugin(args) => plugin::run(&args.command),
         Command::Explain(args) => explain::run(&args),
         Command::Status(args) => status::run(&args.client),
+        Command::Store(args) => store::run(&args),
         Command::CompilePlugin => return crate::plugins::compile_in_child(),
     };
     match done {

@@ -1,7 +1,7 @@
 //! What people read: lines and tables on stdout, complaints on stderr. A reader that goes away is no error.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, StdoutLock, Write};
 
 use serde::Serialize;
 
@@ -16,6 +16,26 @@ pub(super) fn line(text: impl AsRef<str>) {
 pub(super) fn json(document: &impl Serialize) -> Result<(), CliError> {
     line(serde_json::to_string(document).map_err(CliError::failed)?);
     Ok(())
+}
+
+/// Many lines on stdout, until the reader goes away.
+pub(super) struct Stream(BufWriter<StdoutLock<'static>>);
+
+impl Stream {
+    pub(super) fn new() -> Self {
+        Self(BufWriter::new(io::stdout().lock()))
+    }
+
+    /// False: nobody reads it any more.
+    #[must_use]
+    pub(super) fn line(&mut self, text: &str) -> bool {
+        writeln!(self.0, "{text}").is_ok()
+    }
+
+    /// All lines are written.
+    pub(super) fn end(mut self) {
+        let _ = self.0.flush();
+    }
 }
 
 /// What went wrong, with its causes, and what a refusal adds.
