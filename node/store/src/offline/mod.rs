@@ -13,9 +13,6 @@ mod entry;
 mod stats;
 mod verify;
 
-#[cfg(test)]
-mod tests;
-
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};

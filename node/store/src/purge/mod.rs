@@ -19,6 +19,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use clock::{Checked, Clock, Table};
+#[cfg(test)]
+pub(crate) use codec::LogRecord;
 pub(crate) use codec::Tail as LogTail;
 pub(crate) use committer::{Committer, Urgency};
 pub(crate) use horizon::Horizon;

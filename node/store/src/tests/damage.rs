@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use super::support::*;
 use crate::{DiskState, Position, PurgeMode, Selector};
 
-fn files_below(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         match entry.metadata() {
@@ -17,7 +17,7 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn flip(path: &Path, at: u64) {
+pub(super) fn flip(path: &Path, at: u64) {
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod faults;
 mod fills;
+mod offline;
 mod purges;
 mod ranges;
 mod support;
