@@ -18,4 +18,5 @@ mod plugins;
 mod purging;
 mod rules;
 mod serving;
+mod store_cli;
 mod storing;

@@ -268,6 +268,12 @@ impl BrimProcess {
         (output.status, text(&output.stdout), text(&output.stderr))
     }
 
+    /// The binary that runs, for commands whose output is not to be read whole.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// Waits for a line of the output, and returns what `look` made of it.
     #[track_caller]
     pub fn wait_for_line<T>(&self, what: &str, look: impl Fn(&str) -> Option<T>) -> T {
