@@ -84,7 +84,7 @@ async fn verify_names_what_a_flipped_bit_costs() {
     assert_eq!(lines[0]["problem"]["url"], url(&brim, "/a"));
     assert_eq!(lines[0]["problem"]["kind"], "block");
     let summary = &lines[1]["summary"];
-    assert_eq!((&summary["sound"], &summary["problems"]), (&json!(false), &json!({ "block": 1 })), "{summary}");
+    assert_eq!((&summary["ok"], &summary["problems"]), (&json!(false), &json!({ "block": 1 })), "{summary}");
 
     // What was said to be lost is a miss, and the rest is not.
     let authority = brim.listening().http[0].to_string();

@@ -42,7 +42,7 @@ fn failed(error: OfflineError) -> CliError {
 enum VerifyLine<'a> {
     Problem(&'a Problem),
     Summary {
-        sound: bool,
+        ok: bool,
         #[serde(flatten)]
         verification: &'a Verification,
     },
@@ -68,7 +68,7 @@ fn verify(dir: &Path, as_json: bool) -> Result<(), CliError> {
     unprintable?;
     let is_sound = verification.is_sound();
     if as_json {
-        print::json(&VerifyLine::Summary { sound: is_sound, verification: &verification })?;
+        print::json(&VerifyLine::Summary { ok: is_sound, verification: &verification })?;
     } else {
         summary_lines(&verification).iter().for_each(print::line);
     }
@@ -107,7 +107,7 @@ fn summary_lines(done: &Verification) -> Vec<String> {
     let is_known = !done.problems.contains_key(&ProblemKind::Format);
     if is_known {
         lines.push(format!("purge log  {}", log_line(&done.purge_log)));
-        lines.push(format!("index      {} in entries", entries(done.entries)));
+        lines.push(format!("index      {} in entries", tally(done.entries, "stored response")));
         lines.push(format!("sound      {} of bodies", tally(done.sound, "stored response")));
         if done.purged.count > 0 {
             lines.push(format!("purged     {}: refused, which is no damage", tally(done.purged, "stored response")));
@@ -119,10 +119,11 @@ fn summary_lines(done: &Verification) -> Vec<String> {
             ));
         }
         lines.push(format!(
-            "segments   {}; {} dead; {} of stored responses",
+            "segments   {}, of them {} dead; {} named by no stored response, {}",
             tally(done.segments, "file"),
             print::bytes(done.dead_bytes),
-            without(done.unnamed_segments)
+            done.unnamed_segments.count,
+            print::bytes(done.unnamed_segments.bytes)
         ));
     }
     lines.push(match done.problem_count() {
@@ -130,14 +131,6 @@ fn summary_lines(done: &Verification) -> Vec<String> {
         count => format!("DAMAGED: {}", print::count(count, "problem")),
     });
     lines
-}
-
-fn entries(tally: Tally) -> String {
-    format!("{}, {}", print::count(tally.count, "stored response"), print::bytes(tally.bytes))
-}
-
-fn without(unnamed: Tally) -> String {
-    format!("{} ({}) without any", unnamed.count, print::bytes(unnamed.bytes))
 }
 
 /// `stats --json`.
