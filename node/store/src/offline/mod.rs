@@ -55,7 +55,7 @@ pub enum OfflineError {
         reason: String,
     },
     /// The index cannot be read: what is stored is not known.
-    #[error("{dir}: {reason}")]
+    #[error("{dir}: index: {reason}")]
     Index {
         /// The directory.
         dir: PathBuf,
@@ -208,8 +208,8 @@ impl OfflineStore {
             Ok(None) => Ok(()),
             Ok(Some(index)) => index
                 .walk(None, &mut |key, value| visit(entry::read(key, value, &self.purges)))
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+                .map_err(|error| reason_of(&error)),
+            Err(error) => Err(reason_of(error)),
         }
     }
 
@@ -220,4 +220,10 @@ impl OfflineStore {
     fn index_bytes(&self) -> u64 {
         self.index.as_ref().ok().and_then(Option::as_ref).map_or(0, |index| index.size_bytes().unwrap_or(0))
     }
+}
+
+/// What is wrong with an index, where it is clear that it is one.
+fn reason_of(error: &IndexError) -> String {
+    let text = error.to_string();
+    text.strip_prefix("index: ").map_or(text.clone(), str::to_owned)
 }
