@@ -112,7 +112,7 @@ async fn assert_as_explained(node: &TestNode, origin: &FakeOrigin, case: &Case) 
         assert_eq!(origin.all_requests().len(), before, "{about}: nothing was to go forward");
         return;
     };
-    let requests = brim_tests::eventually("the origin was asked", async || {
+    let requests = eventually("the origin was asked", async || {
         Some(origin.all_requests()).filter(|requests| requests.len() > before)
     })
     .await;
