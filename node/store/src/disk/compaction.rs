@@ -13,7 +13,7 @@ use crate::catalog::Which;
 /// A segment with a smaller share of live bytes is worth rewriting.
 const COMPACT_BELOW_PERCENT: u64 = 90;
 /// Dead bytes that are tolerated: this share of the live ones, and a little of the budget, so that a small store is left alone.
-const DEAD_PERCENT_MAX: u64 = 20;
+const DEAD_PERCENT_MAX: u64 = 15;
 const DEAD_PARTS_OF_BUDGET: u64 = 128;
 /// What compaction, and the rebuilding of the index, may write.
 pub(super) const COMPACT_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
