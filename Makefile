@@ -16,7 +16,7 @@ BINDGEN := --manifest-path sdk/bindgen/Cargo.toml
 PLUGINS := plugins/tenant-key plugins/device-key
 BRIM := cargo run --quiet --release --package brim-node --bin brim --
 
-.PHONY: help run test lint bench fmt plugins deny audit clean setup
+.PHONY: help run test lint bench soak fmt plugins deny audit clean setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,12 @@ lint: setup deny ## format, clippy and documentation without a warning; licences
 
 bench: setup ## measure; figures and what they mean are in benches/README.md
 	@cargo bench --package brim-benches
+
+# MINUTES, KILLS (seconds between kills of the node) and further ARGS: `make soak MINUTES=120 KILLS=60 ARGS='--disk-mib 1024'`.
+MINUTES := 3
+soak: setup ## load a node for MINUTES, killing it every KILLS seconds, and judge it; see benches/README.md
+	@cargo build --release --package brim-node --package brim-benches --bin brim --bin soak
+	@target/release/soak --minutes '$(MINUTES)' $(if $(KILLS),--kill-every '$(KILLS)') $(ARGS)
 
 fmt: setup ## format all code
 	@cargo fmt --all

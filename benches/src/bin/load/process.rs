@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -111,4 +112,19 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The node's binary: the one that was asked for, or the one that cargo put beside this program.
+pub(crate) fn brim_binary(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let path = match asked {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe().context("find this program")?.with_file_name("brim"),
+    };
+    if path.is_file() {
+        return Ok(path);
+    }
+    bail!(
+        "there is no node at {}: run `cargo build --release -p brim-node` first, or name one with --brim",
+        path.display()
+    )
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -107,21 +107,6 @@ pub(crate) fn version_of(command: &mut Command) -> anyhow::Result<String> {
     let said = command.output().with_context(|| format!("run {}", command.get_program().display()))?;
     let text = [said.stdout, said.stderr].concat();
     Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned())
-}
-
-/// The node's binary: the one that was asked for, or the one that cargo put beside this program.
-pub(crate) fn brim_binary(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let path = match asked {
-        Some(path) => path.to_owned(),
-        None => std::env::current_exe().context("find this program")?.with_file_name("brim"),
-    };
-    if path.is_file() {
-        return Ok(path);
-    }
-    bail!(
-        "there is no node at {}: run `cargo build --release -p brim-node` first, or name one with --brim",
-        path.display()
-    )
 }
 
 /// Where servers are that only root's PATH names.
