@@ -78,6 +78,15 @@ impl WriteQueue {
         true
     }
 
+    /// Who has taken it cannot do it: it is the next again.
+    pub(crate) fn put_back(&self, op: Op) {
+        let mut inner = self.inner.lock();
+        inner.bytes += cost(&op);
+        inner.ops.push_front(op);
+        drop(inner);
+        self.wake.notify_one();
+    }
+
     pub(crate) fn next(&self, wait: Duration) -> Next {
         let deadline = Instant::now() + wait;
         let mut inner = self.inner.lock();

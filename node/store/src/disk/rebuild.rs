@@ -15,7 +15,7 @@ use super::writer::Writer;
 use crate::index::{Generation, Generations, Index, IndexError, IndexKey};
 
 /// sled takes about so many times the bytes of its entries when all is well.
-const USUAL_FACTOR: u64 = 3;
+const USUAL_FACTOR: u64 = 2;
 /// What a small database takes whatever is in it.
 const SLACK_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Entries that are read from the old database at a time.

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::Disk;
 use super::writer::{Writer, body_place, entry_bytes};
 use crate::catalog::{Resident, Which};
 use crate::index::index_key;
@@ -48,10 +49,18 @@ impl Writer<'_> {
 
     /// True when so many bytes more may be written, if need be after eviction.
     pub(super) fn has_room(&mut self, bytes: u64) -> bool {
+        let (max, segment) = (self.shared.config.disk_max, self.shared.config.segment_bytes());
         self.make_room(bytes);
         self.shared.spend_free(&self.disk, bytes);
-        let config = &self.shared.config;
-        self.disk.is_writable() && self.disk.used_bytes() + bytes <= config.disk_max + config.segment_bytes()
+        let fits = |disk: &Disk| disk.used_bytes() + bytes <= max + segment;
+        if !fits(&self.disk) {
+            // The index takes more than is planned with until it is rebuilt.
+            if let Some((segment, residents)) = self.next_to_go() {
+                self.evict(segment, residents);
+                self.disk.flush();
+            }
+        }
+        self.disk.is_writable() && fits(&self.disk)
     }
 
     /// Evicts until `bytes` more fit.
@@ -71,11 +80,12 @@ impl Writer<'_> {
         self.shared.room.notify_all();
     }
 
-    /// From when on a response has to be asked for twice before it is written.
+    /// From when on a response has to be asked for twice before it is written: until far more has gone than eviction takes.
     fn note_pressure(&self) {
-        let config = &self.shared.config;
-        let is_full = self.planned_bytes() + 2 * config.segment_bytes() > config.disk_max;
-        self.shared.is_disk_full.store(is_full, Ordering::Relaxed);
+        let (max, segment) = (self.shared.config.disk_max, self.shared.config.segment_bytes());
+        let was_full = self.shared.is_disk_full.load(Ordering::Relaxed);
+        let margin = if was_full { (5 * segment).max(max / 8) } else { 2 * segment };
+        self.shared.is_disk_full.store(self.planned_bytes() + margin > max, Ordering::Relaxed);
     }
 
     /// The segment that is evicted next. Those before it that are in use are spared.

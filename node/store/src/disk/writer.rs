@@ -88,7 +88,14 @@ impl Writer<'_> {
         loop {
             let wait = self.shared.config.flush_every.min(self.pause_of_background_work());
             match self.shared.reading().queue.next(wait) {
-                Next::Op(op) => self.perform(op),
+                Next::Op(op) => {
+                    if let Some(failure) = self.disk.failure() {
+                        // It is for the tier that takes this one's place.
+                        self.shared.reading().queue.put_back(op);
+                        return Some(failure);
+                    }
+                    self.perform(op);
+                }
                 Next::Idle => {}
                 Next::Closed => {
                     self.disk.flush();
