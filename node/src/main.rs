@@ -7,5 +7,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A huge page is zeroed as a whole when its first byte is touched, and is resident as a whole from then on: a cache of
+    // small bodies would pay for memory that it does not use. Where the kernel cannot be told so, it only costs more.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     brim_node::cli::run(std::env::args_os())
 }

@@ -11,7 +11,8 @@ pub const BLOCK_BYTES: usize = 64 * 1024;
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// What a fill keeps in memory of a body that streams (to disk, or past it): the longest a reader may lag unpaced.
 pub const FILL_WINDOW_BYTES: usize = 1024 * 1024;
-/// What waits to be written to the open segment. A full queue means: not written, counted, still in memory.
+/// What waits to be written to the open segment, at most; less where the memory tier is small. A full queue means: not
+/// written, counted, still in memory.
 pub const WRITE_QUEUE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Writes that wait for the writer, however small. Beyond it a write is dropped, counted.
 pub const WRITE_QUEUE_COUNT_MAX: usize = 65_536;
@@ -89,6 +90,11 @@ impl StoreConfig {
     /// The cache of sled: bytes as on disk, which cost about four times as many in memory.
     pub(crate) fn index_cache_bytes(&self) -> u64 {
         (self.memory_max / 8).clamp(8 << 20, 128 << 20)
+    }
+
+    /// What may wait to be written: an eighth of the memory tier.
+    pub(crate) fn write_queue_bytes_max(&self) -> u64 {
+        (self.memory_max / 8).clamp(8 << 20, WRITE_QUEUE_BYTES_MAX)
     }
 
     /// The free bytes to leave on a file system of so many.

@@ -105,7 +105,11 @@ impl Shared {
             horizon: Horizon::default(),
             room: Signal::default(),
             purged: quick_cache::sync::Cache::new(PURGED_KEYS_MAX),
-            reading: Arc::new(Reading { pool: read_pool, queue: WriteQueue::default(), watch }),
+            reading: Arc::new(Reading {
+                pool: read_pool,
+                queue: WriteQueue::new(config.write_queue_bytes_max()),
+                watch,
+            }),
             // Above those of the last run, unless the clock was set back; then they follow when the index was walked.
             serial: AtomicU64::new(u64::try_from(since.as_micros()).unwrap_or(1)),
             disk: RwLock::new((None, DiskState::Opening)),

@@ -25,7 +25,8 @@ pub(crate) fn write_growing(
     let max = shared.config.disk_max;
     if disk.used_bytes() + length > max {
         shared.reading().queue.push(Op::MakeRoom(length));
-        let slack = shared.config.segment_bytes();
+        // Several write at a time, and each has looked before.
+        let slack = shared.config.segment_bytes() / 2;
         let has_room = || disk.used_bytes() + length <= max + slack || disk.failure().is_some();
         if !shared.room.wait(ROOM_DEADLINE, has_room) {
             return Err(io::Error::other("no room was made in time"));

@@ -1,6 +1,6 @@
 //! What waits for the writer.
 //!
-//! Always true: at most `WRITE_QUEUE_BYTES_MAX` of bodies and heads wait, in at most `WRITE_QUEUE_COUNT_MAX` writes.
+//! Always true: at most `bytes_max` of bodies and heads wait, in at most `WRITE_QUEUE_COUNT_MAX` writes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::catalog::Which;
-use crate::config::{WRITE_QUEUE_BYTES_MAX, WRITE_QUEUE_COUNT_MAX};
+use crate::config::WRITE_QUEUE_COUNT_MAX;
 use crate::response::StoredResponse;
 
 /// One change of the disk tier.
@@ -34,8 +34,8 @@ struct Inner {
     closed: bool,
 }
 
-#[derive(Default)]
 pub(crate) struct WriteQueue {
+    bytes_max: u64,
     inner: Mutex<Inner>,
     wake: Condvar,
 }
@@ -56,6 +56,10 @@ fn cost(op: &Op) -> u64 {
 }
 
 impl WriteQueue {
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, inner: Mutex::default(), wake: Condvar::new() }
+    }
+
     /// False: the queue is full, or closed. Only writes are refused for want of room; the others are bounded by what
     /// the catalog holds, and a body that is on disk already must get its entry or be removed.
     pub(crate) fn push(&self, op: Op) -> bool {
@@ -63,7 +67,7 @@ impl WriteQueue {
         let is_full = match &op {
             Op::Write(response) => {
                 response.bytes.is_some()
-                    && (inner.ops.len() >= WRITE_QUEUE_COUNT_MAX || inner.bytes + cost(&op) > WRITE_QUEUE_BYTES_MAX)
+                    && (inner.ops.len() >= WRITE_QUEUE_COUNT_MAX || inner.bytes + cost(&op) > self.bytes_max)
             }
             Op::Damaged(..) | Op::MakeRoom(_) => inner.ops.len() >= WRITE_QUEUE_COUNT_MAX,
             Op::Forget(_) | Op::Flush(_) => false,

@@ -65,7 +65,9 @@ impl Writer<'_> {
 
     /// Evicts until `bytes` more fit.
     pub(super) fn make_room(&mut self, bytes: u64) {
-        let (max, segment) = (self.shared.config.disk_max, self.shared.config.segment_bytes());
+        let segment = self.shared.config.segment_bytes();
+        // What is written again lies on disk twice until the segment is gone.
+        let max = self.shared.config.disk_max.saturating_sub(segment / 2);
         if self.planned_bytes() + bytes <= max {
             return;
         }
@@ -74,6 +76,9 @@ impl Writer<'_> {
         while self.planned_bytes() + bytes > target && self.disk.failure().is_none() {
             let Some((segment, residents)) = self.next_to_go() else { break };
             self.evict(segment, residents);
+            if self.disk.used_bytes() > max {
+                self.disk.flush();
+            }
         }
         self.disk.flush();
         self.note_pressure();
