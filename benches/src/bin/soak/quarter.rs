@@ -16,6 +16,8 @@ pub(crate) struct Quarter {
     pub(crate) resident_median: u64,
     pub(crate) resident_max: u64,
     pub(crate) accounted_max: f64,
+    pub(crate) memory_tier_max: f64,
+    pub(crate) queued_max: f64,
     pub(crate) index_max: u64,
     pub(crate) segments_max: u64,
     pub(crate) on_disk_max: u64,
@@ -44,6 +46,7 @@ impl Quarter {
     fn of(before: Figures, samples: &[Sample]) -> Self {
         let Some(last) = samples.last() else { return Self::default() };
         let most = |figure: fn(&Sample) -> u64| samples.iter().map(figure).max().unwrap_or_default();
+        let metric_max = |name| samples.iter().map(|sample| sum(&sample.figures, name)).fold(0.0, f64::max);
         let middle = |figure: fn(&Sample) -> Option<u32>| median(samples.iter().filter_map(figure).collect());
         Self {
             to: last.at,
@@ -52,6 +55,8 @@ impl Quarter {
                 .unwrap_or_default(),
             resident_max: most(|sample| sample.used.resident_bytes),
             accounted_max: samples.iter().map(accounted_bytes).fold(0.0, f64::max),
+            memory_tier_max: metric_max("brim_store_memory_bytes"),
+            queued_max: metric_max("brim_store_queued_bytes"),
             index_max: most(|sample| sample.used.index_bytes),
             segments_max: most(|sample| sample.used.segment_bytes),
             on_disk_max: most(|sample| sample.used.index_bytes + sample.used.segment_bytes),

@@ -72,6 +72,8 @@ fn rows() -> Vec<Row<'static>> {
                 format!("{:.1} / {:.1}", mib(quarter.resident_median as f64), mib(quarter.resident_max as f64))
             }),
         ),
+        ("– memory tier", Box::new(|quarter| format!("{:.1}", mib(quarter.memory_tier_max)))),
+        ("– waits to be written", Box::new(|quarter| format!("{:.1}", mib(quarter.queued_max)))),
         ("disk as accounted, MiB: most", Box::new(|quarter| format!("{:.1}", mib(quarter.accounted_max)))),
         ("disk in blocks, MiB: most", Box::new(|quarter| format!("{:.1}", mib(quarter.on_disk_max as f64)))),
         ("– segments", Box::new(|quarter| format!("{:.1}", mib(quarter.segments_max as f64)))),
