@@ -80,8 +80,13 @@ impl Process {
         Pid::from_child(&self.child)
     }
 
+    /// The last lines of its log.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        self.last.lock().iter().cloned().collect()
+    }
+
     fn log(&self) -> String {
-        let lines: String = self.last.lock().iter().map(|line| format!("\n  {line}")).collect();
+        let lines: String = self.last_lines().iter().map(|line| format!("\n  {line}")).collect();
         if lines.is_empty() { lines } else { format!("; it said:{lines}") }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Node {
     // Dropped before the folder that it writes to.
     process: Option<Process>,
     folder: TempDir,
+    /// Lines of its log that were told already.
+    told: Vec<String>,
 }
 
 /// What the node is told.
@@ -44,7 +46,7 @@ impl Node {
         let folder = parent.map_or_else(|| made.tempdir(), |parent| made.tempdir_in(parent));
         let folder = folder.context("make a folder for the node")?;
         std::fs::write(folder.path().join("brim.toml"), config(origin, budget)).context("write the configuration")?;
-        let mut node = Self { binary, process: None, folder };
+        let mut node = Self { binary, process: None, folder, told: Vec::new() };
         let addresses = node.start_process()?;
         Ok((node, addresses))
     }
@@ -74,6 +76,15 @@ impl Node {
     /// Its data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// What it has warned of since the last time, as far as its log is kept.
+    pub(crate) fn warnings(&mut self) -> Vec<String> {
+        let lines = self.process.as_ref().map(Process::last_lines).unwrap_or_default();
+        let is_new = |line: &&String| is_warning(line) && !self.told.contains(line);
+        let warnings = lines.iter().filter(is_new).cloned().collect();
+        self.told = lines;
+        warnings
     }
 
     /// Its process. An error if it has ended by itself.
@@ -117,6 +128,12 @@ fn listening(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     (line["message"] == "listening").then(|| Some((address("http")?, address("admin")?)))?
 }
 
+fn is_warning(line: &str) -> bool {
+    let level = serde_json::from_str(line).ok().and_then(|line: Value| Some(line["level"].as_str()?.to_owned()));
+    // What is no line of the log, such as a panic, is as remarkable.
+    level.is_none_or(|level| level == "WARN" || level == "ERROR")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +145,13 @@ mod tests {
         let line = r#"{"message":"listening","http":"127.0.0.1:1","https":"","admin":"127.0.0.1:3"}"#;
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         assert_eq!(listening(line), Some((address(1), address(3))));
+    }
+
+    #[test]
+    fn warnings_and_what_is_no_line_of_the_log_are_told() {
+        assert!(is_warning(r#"{"level":"WARN","message":"a"}"#));
+        assert!(is_warning(r#"{"level":"ERROR","message":"a"}"#));
+        assert!(is_warning("thread 'main' panicked"));
+        assert!(!is_warning(r#"{"level":"INFO","message":"listening"}"#));
     }
 }

@@ -35,6 +35,11 @@ pub(crate) fn progress(sample: &Sample, faults: u64) -> io::Result<()> {
     )
 }
 
+/// What the node has warned of.
+pub(crate) fn warnings(lines: &[String]) -> io::Result<()> {
+    lines.iter().try_for_each(|line| writeln!(io::stderr(), "  node: {line}"))
+}
+
 /// A kill, and how soon the node listened again.
 pub(crate) fn killed(took: Duration) -> io::Result<()> {
     writeln!(io::stderr(), "soak: killed; it listened again after {} ms", took.as_millis())

@@ -179,6 +179,7 @@ impl Soak {
         self.read_figures().await?;
         let used = Used::of(process, &self.node.data())?;
         let sample = Sample::new(self.began.elapsed(), used, self.world.tally.take_window(), self.sums.all());
+        report::warnings(&self.node.warnings())?;
         report::progress(&sample, self.world.tally.counts().faults.iter().sum())?;
         self.samples.push(sample);
         Ok(())
@@ -189,6 +190,7 @@ impl Soak {
         if let Err(error) = self.read_figures().await {
             report::failure(&error);
         }
+        report::warnings(&self.node.warnings())?;
         self.world.door.shut();
         let (addresses, took) = self.node.kill_and_restart()?;
         self.sums.end_process();
