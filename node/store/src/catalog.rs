@@ -270,17 +270,18 @@ impl Catalog {
             .is_some_and(|cards| cards.iter().any(|card| card.variant == variant && card.segment().is_some()))
     }
 
-    /// The variants of a key that are written, marked as used.
-    pub(crate) fn written(&self, key: KeyHash) -> Vec<Which> {
+    /// The variants of a key that are written, marked as used; and those that are elsewhere.
+    pub(crate) fn written(&self, key: KeyHash) -> (Vec<Which>, Vec<Which>) {
         let mut shard = self.shard(key).write();
-        let Some(cards) = shard.get_mut(&key) else { return Vec::new() };
-        let written = cards.iter_mut().filter(|card| card.segment().is_some());
-        written
-            .map(|card| {
-                card.used = true;
-                Which { key, variant: card.variant, serial: card.serial }
-            })
-            .collect()
+        let Some(cards) = shard.get_mut(&key) else { return Default::default() };
+        let is_written = |card: &&mut Card| card.segment().is_some();
+        let (written, elsewhere): (Vec<_>, Vec<_>) = cards.iter_mut().partition(is_written);
+        let which = |card: &mut Card| Which { key, variant: card.variant, serial: card.serial };
+        let used = |card: &mut Card| {
+            card.used = true;
+            which(card)
+        };
+        (written.into_iter().map(used).collect(), elsewhere.into_iter().map(which).collect())
     }
 
     /// True when the card was there: from here on the response is gone.

@@ -14,6 +14,7 @@ use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use crate::catalog::{BuildKeyHasher, Which};
+use crate::purge::Position;
 use crate::response::{StoredResponse, Variants};
 
 #[derive(Debug, Clone)]
@@ -89,8 +90,24 @@ impl Memory {
 
     fn insert(&self, key: KeyHash, variants: Arc<Variants>) -> LetGo {
         let mut let_go = LetGo::default();
-        self.tier.insert_with_lifecycle(key, variants, &mut let_go);
+        self.tier.insert_with_lifecycle(key, Arc::clone(&variants), &mut let_go);
+        // What is replaced is told of like what makes room; its responses are in what replaces it, or were to go.
+        let_go.0.retain(|gone| {
+            let is_of_key = gone.responses.first().is_some_and(|response| response.key_hash() == key);
+            !is_of_key || Arc::ptr_eq(gone, &variants)
+        });
         let_go
+    }
+
+    /// Lets go of keys with a body that lies on disk alone.
+    pub(crate) fn drop_bodiless(&self) {
+        self.tier.retain(|_, variants| variants.iter().all(|response| response.bytes.is_some()));
+    }
+
+    /// The oldest position at which something here was fetched.
+    pub(crate) fn oldest_fetch(&self) -> Option<Position> {
+        let all = self.tier.iter().flat_map(|(_, variants)| variants.responses.clone());
+        all.map(|response| response.head.fetched_at).min()
     }
 
     /// Whether this very response is here.
@@ -150,6 +167,7 @@ impl Memory {
         &self,
         key: &CacheKey,
         found: Vec<Arc<StoredResponse>>,
+        elsewhere: &[Which],
         before: Epoch,
     ) -> (Option<Arc<Variants>>, LetGo) {
         let hash = key.hash();
@@ -169,7 +187,11 @@ impl Memory {
         }
         responses.sort_by_key(|response| std::cmp::Reverse(response.serial));
         responses.truncate(self.variants_max);
-        let variants = Variants::new(responses, true);
+        // What waits to be written is not among what was found.
+        let is_here =
+            |which: &Which| responses.iter().any(|one| one.variant == which.variant && one.serial == which.serial);
+        let complete = elsewhere.iter().all(is_here);
+        let variants = Variants::new(responses, complete);
         let let_go = if unchanged { self.insert(hash, Arc::clone(&variants)) } else { LetGo::default() };
         (Some(variants), let_go)
     }

@@ -22,6 +22,8 @@ use crate::watch::Watch;
 
 /// Keys remembered as purged.
 const PURGED_KEYS_MAX: usize = 65_536;
+/// How long writes wait after the file system had too little room; it is looked at more often.
+const RESERVE_PAUSE: Duration = Duration::from_secs(2);
 /// Marks of the purge clock that are not worth a look at what could be forgotten.
 const MARKS_KEPT: usize = 256;
 
@@ -72,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     /// Something has to go before something is written: from here on admission counts.
     pub(crate) is_disk_full: AtomicBool,
+    /// Disk tiers that this process has opened: each gets numbers of its own for its files.
+    pub(crate) tiers: AtomicU64,
     /// What fills under way were fetched after, and what the purge clock may forget.
     pub(crate) horizon: Horizon,
     /// Room was made, or the disk tier changed.
@@ -102,6 +106,7 @@ impl Shared {
             watch: Arc::clone(&watch),
             admission: Admission::default(),
             is_disk_full: AtomicBool::new(false),
+            tiers: AtomicU64::new(0),
             horizon: Horizon::default(),
             room: Signal::default(),
             purged: quick_cache::sync::Cache::new(PURGED_KEYS_MAX),
@@ -146,9 +151,19 @@ impl Shared {
     }
 
     pub(crate) fn set_disk(&self, disk: Option<Arc<Disk>>, state: DiskState) {
-        *self.disk.write() = (disk, state);
+        let is_closing = state == DiskState::Closed;
+        let old = std::mem::replace(&mut *self.disk.write(), (disk, state)).0;
         self.is_disk_full.store(false, Ordering::Relaxed);
         self.room.notify_all();
+        let Some(old) = old else { return };
+        // sled waits for the disk when it is dropped, and panics where that fails.
+        let end = move || drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || drop(old))));
+        if is_closing {
+            // Whoever opens the directory next must not find it open.
+            end();
+        } else if let Err(error) = std::thread::Builder::new().name("brim-disk-end".into()).spawn(end) {
+            tracing::warn!(%error, "no thread to close a disk tier with");
+        }
     }
 
     /// A tier is open, unless `is_wanted` says that nobody waits for it any more.
@@ -181,7 +196,7 @@ impl Shared {
         disk.usage.free.store(i64::try_from(left / 2).unwrap_or(i64::MAX), Ordering::Relaxed);
         if left == 0 {
             let reason = format!("the file system has less than {reserve} bytes free");
-            disk.pause(reason, Duration::ZERO);
+            disk.pause(reason, RESERVE_PAUSE);
         }
     }
 
@@ -271,6 +286,10 @@ impl Shared {
             Some(false) => self.counters.not_admitted.add(1),
             None => {}
         }
+        if entered.is_some() && !self.catalog.is_current(response.which()) {
+            // The disk tier was given up between the card and the entry into memory.
+            self.drop_response(response.which());
+        }
         self.let_go(let_go);
     }
 
@@ -308,6 +327,7 @@ impl Shared {
     pub(crate) fn trim_purges(&self) {
         // In this order: what a fill brings in while the cards are looked at was among the fills before.
         let oldest = self.horizon.oldest();
+        let oldest = oldest.min(self.memory.oldest_fetch().unwrap_or(oldest));
         let oldest = oldest.min(self.catalog.oldest_fetch().unwrap_or(oldest));
         let count = self.clock().trim(oldest);
         tracing::debug!(count, %oldest, "purges that nothing can be named by are forgotten");

@@ -10,6 +10,8 @@ use crate::shared::Shared;
 
 /// How long a write waits for the writer to evict something.
 const ROOM_DEADLINE: Duration = Duration::from_secs(5);
+/// Bytes of a body that are synced together.
+const SYNC_EVERY_BYTES: u64 = 64 * 1024 * 1024;
 /// How long no write is tried after one that failed.
 pub(crate) const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(2);
 
@@ -39,6 +41,9 @@ pub(crate) fn write_growing(
     disk.segments.grow(segment.id, length);
     let _watched = shared.watch.call();
     let written = shared.config.faults().write_all_at(Step::SegmentAppend, &segment.file, bytes, offset);
+    // A long body is made durable on its way: at its end there would be gigabytes to sync at once.
+    let ends_a_stretch = offset / SYNC_EVERY_BYTES != (offset + length) / SYNC_EVERY_BYTES;
+    let written = if ends_a_stretch { written.and_then(|()| segment.file.sync_data()) } else { written };
     if let Err(error) = &written {
         disk.pause(format!("a body cannot be written: {error}"), PAUSE_AFTER_ERROR);
     }

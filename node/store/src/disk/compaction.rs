@@ -81,9 +81,12 @@ impl Writer<'_> {
         let mut moved = 0;
         while moved < SLICE_BYTES {
             let Some(which) = compaction.rest.pop() else {
-                self.disk.doom(compaction.segment);
-                self.shared.catalog.forget_segment(compaction.segment);
-                self.shared.counters.segments_compacted.add(1);
+                // Something may have come back to it meanwhile, by a validation: then another round sees to that.
+                if self.shared.catalog.live_bytes(compaction.segment) == 0 {
+                    self.disk.doom(compaction.segment);
+                    self.shared.catalog.forget_segment(compaction.segment);
+                    self.shared.counters.segments_compacted.add(1);
+                }
                 break;
             };
             let mut budget = u64::MAX;

@@ -28,14 +28,18 @@ pub(crate) fn load(shared: &Shared, key: &CacheKey) -> Option<Arc<Variants>> {
         return Some(variants);
     }
     let before = shared.memory.epoch(key.hash());
-    let mut found = Vec::new();
+    let (mut found, mut elsewhere) = (Vec::new(), Vec::new());
     if let Some(disk) = shared.disk() {
-        for which in shared.catalog.written(key.hash()) {
+        let written;
+        (written, elsewhere) = shared.catalog.written(key.hash());
+        for which in written {
             match load_one(shared, &disk, key, which) {
                 Ok(response) => found.push(response),
                 Err(Unusable::Gone) => {}
                 Err(Unusable::Purged) => {
-                    shared.forget(vec![which]);
+                    // Out of memory as well: without a card nobody would look for it there.
+                    shared.drop_response(which);
+                    shared.reading().queue.push(Op::Forget(vec![which]));
                 }
                 Err(Unusable::Damaged(reason)) => {
                     shared.reading().queue.push(Op::Damaged(which, reason));
@@ -43,7 +47,7 @@ pub(crate) fn load(shared: &Shared, key: &CacheKey) -> Option<Arc<Variants>> {
             }
         }
     }
-    let (variants, let_go) = shared.memory.promote(key, found, before);
+    let (variants, let_go) = shared.memory.promote(key, found, &elsewhere, before);
     shared.let_go(let_go);
     variants
 }

@@ -1,6 +1,7 @@
 //! Opening a disk tier: index and segments are believed only as far as they agree.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use brim_semantics::PurgeState;
 
@@ -17,6 +18,9 @@ use crate::shared::Shared;
 
 pub(crate) const INDEX_DIR: &str = "index";
 pub(crate) const SEGMENT_DIR: &str = "seg";
+
+/// Files that one tier may number before the numbers of the next begin.
+const NUMBERS_OF_A_TIER: u64 = 10_000_000;
 
 /// Why a disk tier cannot be used: it is set aside.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +42,11 @@ pub(crate) struct Opened {
 pub(crate) fn open(shared: &Shared, store: StoreId) -> Result<Opened, DiskError> {
     let (config, faults) = (&shared.config, shared.config.faults());
     let segments = Segments::open(&config.dir.join(SEGMENT_DIR), store, faults.clone())?;
+    // Threads of a tier before this one may wake up late: their files have other numbers.
+    let first = shared.tiers.fetch_add(1, Ordering::Relaxed) * NUMBERS_OF_A_TIER;
+    segments.above(first);
     let generations = Generations::new(config.dir.join(INDEX_DIR), store, config.index_cache_bytes(), faults.clone());
+    let generations = generations.beginning_at(first + 1);
     let generation = generations.open_or_make()?;
     let index = generation.index;
     if let Some(next) = index.meta(META_NEXT_SEGMENT)?.and_then(|bytes| bytes.try_into().ok()) {
@@ -116,6 +124,8 @@ fn take_stock(shared: &Shared, index: &SledIndex, segments: &Segments) -> Result
 /// Moves what cannot be believed aside and names a new store; the purge log follows it. Without responses there, it just
 /// makes a new store: a first start may have been cut off.
 pub(crate) fn set_aside(shared: &Shared, reason: &str, parts: &[&str]) -> std::io::Result<StoreId> {
+    // What lies on that disk alone would keep its files open.
+    shared.memory.drop_bodiless();
     shared.catalog.leave_disk(|which| shared.memory.holds(which));
     let root = &shared.config.dir;
     if [INDEX_DIR, SEGMENT_DIR].iter().any(|part| root.join(part).exists()) {

@@ -197,8 +197,16 @@ impl Segments {
 
     /// Removes a segment unless it was revived.
     pub(crate) fn remove_doomed(&self, id: u64) {
-        let is_doomed = self.known.lock().get(&id).is_some_and(|known| known.phase == Phase::Doomed);
-        if is_doomed {
+        // Looked at and taken in one step: who revives it comes before or finds it gone.
+        let taken = {
+            let mut known = self.known.lock();
+            match known.get(&id) {
+                Some(found) if found.phase == Phase::Doomed => known.remove(&id),
+                _ => None,
+            }
+        };
+        if let Some(known) = taken {
+            self.used.fetch_sub(known.bytes, Ordering::Relaxed);
             self.remove(id);
         }
     }

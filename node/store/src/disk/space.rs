@@ -76,6 +76,7 @@ impl Writer<'_> {
         while self.planned_bytes() + bytes > target && self.disk.failure().is_none() {
             let Some((segment, residents)) = self.next_to_go() else { break };
             self.evict(segment, residents);
+            self.shared.is_disk_full.store(true, Ordering::Relaxed);
             if self.disk.used_bytes() > max {
                 self.disk.flush();
             }
@@ -89,7 +90,7 @@ impl Writer<'_> {
     fn note_pressure(&self) {
         let (max, segment) = (self.shared.config.disk_max, self.shared.config.segment_bytes());
         let was_full = self.shared.is_disk_full.load(Ordering::Relaxed);
-        let margin = if was_full { (5 * segment).max(max / 8) } else { 2 * segment };
+        let margin = if was_full { (5 * segment).max(max / 8) } else { 3 * segment };
         self.shared.is_disk_full.store(self.planned_bytes() + margin > max, Ordering::Relaxed);
     }
 
@@ -146,13 +147,28 @@ impl Writer<'_> {
                     Moved::Unreadable | Moved::NoRoom => {}
                 }
             }
+            if self.disk.failure().is_some() {
+                return;
+            }
             // A body in memory may stay; one that lies in this segment would keep the file alive.
-            let lies_here = |place: Option<Place>| place.is_some_and(|place| place.segment.id == segment);
+            let store = self.disk.store;
+            let lies_here = |place: Option<Place>| {
+                place.is_some_and(|place| place.segment.id == segment && place.segment.store == store)
+            };
             let is_doomed = |one: &Arc<StoredResponse>| one.bytes.is_none() && lies_here(one.body.place());
-            let ((), let_go) = self.shared.memory.remove_some(which.key, is_doomed, || ());
+            let card_goes = || self.shared.keep_in_memory(which);
+            let (_, let_go) = self.shared.memory.remove_some(which.key, is_doomed, card_goes);
             self.shared.let_go(let_go);
+            self.in_memory(which, |one| {
+                if lies_here(one.body.place()) {
+                    one.body.set_place(None);
+                }
+            });
             self.shared.counters.responses_evicted.add(1);
-            self.lose(which);
+            self.forget(which);
+        }
+        if self.disk.failure().is_some() {
+            return;
         }
         self.disk.doom(segment);
         self.shared.catalog.forget_segment(segment);
@@ -161,6 +177,9 @@ impl Writer<'_> {
 
     /// The disk has it no more; the memory tier may.
     pub(super) fn lose(&self, which: Which) {
+        if self.disk.failure().is_some() {
+            return;
+        }
         self.shared.keep_in_memory(which);
         self.forget(which);
     }
@@ -237,8 +256,8 @@ impl Writer<'_> {
 
     /// Once every `flush_every`: reserve, dead segments, what is worth compacting or rebuilding.
     pub(super) fn housekeeping(&mut self) {
-        self.disk.resume_if_over();
         self.shared.look_at_free(&self.disk);
+        self.disk.resume_if_over();
         for (id, _) in self.disk.segments.closed() {
             if self.shared.catalog.live_bytes(id) == 0 {
                 self.end_compaction_of(id);

@@ -22,8 +22,9 @@ use crate::shared::{DiskState, Shared};
 
 /// How long a disk tier that cannot be opened is left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// Tiers that may hang; each leaves its threads behind.
+/// Tiers that may hang, one within an hour of the other; each leaves its threads behind.
 const STALLS_MAX: u32 = 8;
+const STALLS_WITHIN: Duration = Duration::from_secs(3600);
 /// The longest pause between two looks at the watch.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What a disk tier consists of.
@@ -81,7 +82,7 @@ pub(crate) fn run(shared: &Arc<Shared>, beginning: Beginning) {
         Beginning::Known(store) => Ok(store),
         Beginning::Doubtful(reason) => Err(Aside { reason, parts: &ALL_PARTS }),
     };
-    let (mut last_failure, mut stalls): (Option<Instant>, u32) = (None, 0);
+    let (mut last_failure, mut last_stall, mut stalls): (Option<Instant>, Option<Instant>, u32) = (None, None, 0);
     while !shared.reading().queue.is_closed() {
         let store = match next {
             Ok(store) => store,
@@ -101,7 +102,8 @@ pub(crate) fn run(shared: &Arc<Shared>, beginning: Beginning) {
             End::Closed => break,
             End::Failed(failure) => failure,
             End::Stalled(failure) => {
-                stalls += 1;
+                let is_long_ago = last_stall.replace(Instant::now()).is_some_and(|last| last.elapsed() > STALLS_WITHIN);
+                stalls = if is_long_ago { 1 } else { stalls + 1 };
                 failure
             }
         };
@@ -153,7 +155,15 @@ fn serve(shared: &Arc<Shared>, store: StoreId) -> End {
         let (shared, turn) = (Arc::clone(shared), Arc::clone(&turn));
         move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| writer::serve(&shared, store, &turn)));
-            turn.end(outcome.unwrap_or_else(|panic| Some(format!("the writer panicked: {}", panic_text(&*panic)))));
+            turn.end(outcome.unwrap_or_else(|panic| {
+                let failure = format!("the writer panicked: {}", panic_text(&*panic));
+                if !turn.is_abandoned()
+                    && let Some(disk) = shared.disk()
+                {
+                    disk.fail(&failure);
+                }
+                Some(failure)
+            }));
         }
     });
     let thread = match thread {

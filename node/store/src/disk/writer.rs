@@ -59,6 +59,9 @@ pub(super) fn serve(shared: &Arc<Shared>, store: StoreId, turn: &Turn) -> Option
                     // What was emptied is gone now.
                     shared.room.notify_all();
                 });
+                if disk.failure().is_some() {
+                    return;
+                }
             }
         }
     });
@@ -152,9 +155,14 @@ impl Writer<'_> {
 
     fn write(&mut self, response: &StoredResponse) {
         let which = response.which();
-        let own_segment =
-            response.bytes.is_none().then(|| response.body.place().map(|place| place.segment.id)).flatten();
+        let is_ours = |place: &Place| place.segment.store == self.disk.store;
+        let own_segment = response.body.place().filter(|place| response.bytes.is_none() && is_ours(place));
+        let own_segment = own_segment.map(|place| place.segment.id);
         let written = self.shared.catalog.is_current(which) && self.write_current(response, which);
+        if self.disk.failure().is_some() {
+            // Another tier may have it by now: its card is no longer this one's to change.
+            return;
+        }
         if !written && self.shared.keep_in_memory(which) {
             self.shared.counters.writes_dropped.add(1);
             // What it replaced must not come back at the next start.

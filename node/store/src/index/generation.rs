@@ -33,6 +33,8 @@ pub(crate) struct Generations {
     store: StoreId,
     cache_bytes: u64,
     faults: Faults,
+    /// The number of the first generation.
+    first: u64,
 }
 
 fn broken(what: &str) -> IndexError {
@@ -68,7 +70,12 @@ fn read_current(dir: &Path) -> Result<Option<u64>, IndexError> {
 
 impl Generations {
     pub(crate) fn new(dir: PathBuf, store: StoreId, cache_bytes: u64, faults: Faults) -> Self {
-        Self { dir, store, cache_bytes, faults }
+        Self { dir, store, cache_bytes, faults, first: 1 }
+    }
+
+    /// The first generation that is made has this number.
+    pub(crate) fn beginning_at(self, first: u64) -> Self {
+        Self { first, ..self }
     }
 
     fn path_of(&self, number: u64) -> PathBuf {
@@ -114,11 +121,12 @@ impl Generations {
 
     /// The first generation. One that a process made and did not live to name is taken if it is empty.
     fn first(&self) -> Result<Generation, IndexError> {
-        const FIRST: u64 = 1;
-        if numbered(&self.dir)?.iter().any(|number| *number != FIRST) {
-            return Err(broken("nothing names the current generation"));
-        }
-        let index = self.open(FIRST)?;
+        let first = match numbered(&self.dir)?[..] {
+            [] => self.first,
+            [one] => one,
+            _ => return Err(broken("nothing names the current generation")),
+        };
+        let index = self.open(first)?;
         let mut is_empty = true;
         index.walk(None, &mut |_, _| {
             is_empty = false;
@@ -129,8 +137,8 @@ impl Generations {
         }
         index.put_meta(META_STORE, &self.store.0)?;
         index.flush()?;
-        self.name_current(FIRST)?;
-        Ok(Generation { number: FIRST, index })
+        self.name_current(first)?;
+        Ok(Generation { number: first, index })
     }
 
     /// An empty generation that does not count yet.

@@ -205,6 +205,27 @@ async fn a_crawl_takes_nothing_from_what_is_in_use() {
     assert!(hits[2] * 10 >= hits[1] * 9, "{hits:?}, {stats:?}");
 }
 
+/// What the memory tier replaces is no loss: each variant in it keeps its card, so that purges find it.
+#[tokio::test]
+async fn variants_in_memory_keep_their_cards() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = opened(StoreConfig { disk_max: 16 * MIB, memory_max: 4 * MIB, ..config(dir.path()) }).await;
+    for n in 0..900 {
+        put_path(&store, &format!("/old/{n}"), 1, 20_000).await;
+        if n % 50 == 0 {
+            store.flush().await;
+        }
+    }
+    until(&store, "a full disk", |stats| stats.is_disk_full).await;
+    for (version, language) in [(1, "de"), (2, "en"), (3, "fr")] {
+        put(&store, in_language(head("/x", store.position()), language), body("/x", version, 5_000)).await;
+    }
+    assert_eq!(lookup(&store, "/x").await.unwrap().len(), 3);
+    let purged = Selector::Url { authority: "a.example".into(), path: "/x".into(), query: None };
+    assert_eq!(store.purge(purged, PurgeMode::Hard, now()).await.unwrap().matched, 3);
+    assert!(serve(&store, "/x").await.is_none());
+}
+
 /// On a full disk a response that was asked for once is in memory alone: it is hit there, can be purged, and goes to disk when it
 /// has to leave memory, if it was hit.
 #[tokio::test]
