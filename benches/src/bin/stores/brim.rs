@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use brim_benches::{Responses, store};
-use brim_store::{DiskState, Found, PurgeMode, Selector, Store, StoreConfig, Variants, WRITE_QUEUE_BYTES_MAX};
+use brim_store::{DiskState, Found, PurgeMode, Selector, Store, StoreConfig, Variants};
 use hdrhistogram::Histogram;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -38,7 +38,7 @@ pub(crate) const LOADS_AT_ONCE: usize = 16;
 /// Puts between two looks at how much waits to be written.
 const PUTS_BETWEEN_LOOKS: u32 = 16;
 /// What may wait to be written: beyond twice as much a response is not written, by design, and would cost too little.
-const WAITING_BYTES_MAX: u64 = WRITE_QUEUE_BYTES_MAX / 2;
+const WAITING_BYTES_MAX: u64 = 4 << 20;
 /// From opening to a disk tier that is ready.
 const READY_MAX: Duration = Duration::from_secs(120);
 
