@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 async fn ended() -> (FakeOrigin, BrimProcess) {
     let origin =
         FakeOrigin::serving("/a", ok("a".repeat(5000)).cache_control("max-age=600").surrogate_keys("k1 k2")).await;
-    let varying = ok("b".repeat(70_000)).cache_control("max-age=600").header("vary", "accept-language");
+    let varying = ok("b".repeat(70_000)).cache_control("max-age=600").header("vary", "accept-language, x-api-key");
     origin.serve("/b", varying);
     origin.serve("/none", status(404).cache_control("max-age=600"));
     origin.serve("/gone", ok("gone").cache_control("max-age=600"));
@@ -22,7 +22,8 @@ async fn ended() -> (FakeOrigin, BrimProcess) {
         brim.http1().get(path).await.assert_stored();
     }
     for language in ["de", "fr"] {
-        brim.http1().ask(Method::GET, "/b?c=1").header("accept-language", language).send().await.assert_stored();
+        let ask = brim.http1().ask(Method::GET, "/b?c=1").header("accept-language", language);
+        ask.header("x-api-key", "hush").send().await.assert_stored();
     }
     let url = format!("http://{}/gone", brim.listening().http[0]);
     assert_eq!(brim.admin(Method::POST, "/v1/purges", Some(&json!({ "url": url }))).status, 201);
@@ -112,6 +113,7 @@ async fn export_keys_lists_what_is_stored() {
     assert!(text.lines().all(|line| line.split('\t').count() == 5 && line.ends_with('Z')), "{text}");
 
     let (exit, lines) = store(&brim, &["export-keys", &data_dir, "--json"]);
+    assert!(!lines.contains("hush"), "no credential of a client leaves the store: {lines}");
     let lines = documents(&lines);
     assert_eq!(exit, Some(0));
     let of = |url: &str| lines.iter().filter(|line| line["url"] == url).collect::<Vec<_>>();
@@ -121,6 +123,7 @@ async fn export_keys_lists_what_is_stored() {
         of(&b).iter().map(|line| line["vary"]["accept-language"].as_str().unwrap_or("")).collect();
     languages.sort_unstable();
     assert_eq!(languages, ["de", "fr"]);
+    assert_eq!(of(&b)[0]["vary"]["x-api-key"], "(4 bytes, not shown)");
     // What was purged is listed until its space is reclaimed, and says so.
     assert!(of(&url(&brim, "/gone")).iter().all(|line| line["purged"] == "hard"));
 

@@ -9,12 +9,14 @@ use brim_store::OpenError;
 use brim_store::offline::{
     self, LogFacts, LogState, OfflineError, OfflineStats, Problem, ProblemKind, StoredEntry, Tally, Verification,
 };
+use http::{HeaderMap, HeaderName};
 use humantime::format_rfc3339_millis;
 use serde::Serialize;
 
 use super::args::{StoreArgs, StoreCommand};
 use super::error::CliError;
 use super::print;
+use crate::request::explain::others_value;
 
 /// Problems of one kind that people are shown.
 const SHOWN_MAX: u64 = 20;
@@ -236,7 +238,7 @@ struct ExportLine<'a> {
     stored_at: String,
     fetched_at: u64,
     surrogate_keys: &'a [Box<str>],
-    vary: BTreeMap<&'a str, Option<&'a str>>,
+    vary: BTreeMap<&'a str, Option<String>>,
     part: Option<PartLine>,
     segment: u64,
     purged: Option<&'static str>,
@@ -256,6 +258,14 @@ fn method(entry: &StoredEntry) -> &'static str {
     }
 }
 
+/// The nominated fields with the values that a client gave them: of what looks like a credential only the length is told.
+fn vary(entry: &StoredEntry) -> BTreeMap<&str, Option<String>> {
+    let nothing = HeaderMap::new();
+    let values =
+        entry.nominated.compared(&nothing).map(|field| field.stored.map(|value| others_value(field.name, value)));
+    entry.nominated.names().map(HeaderName::as_str).zip(values).collect()
+}
+
 fn export_json(entry: &StoredEntry) -> Result<String, serde_json::Error> {
     serde_json::to_string(&ExportLine {
         key: entry.key.to_string(),
@@ -267,7 +277,7 @@ fn export_json(entry: &StoredEntry) -> Result<String, serde_json::Error> {
         stored_at: time(entry.stored_at),
         fetched_at: entry.fetched_at.0,
         surrogate_keys: &entry.surrogate_keys,
-        vary: entry.vary.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect(),
+        vary: vary(entry),
         part: entry.part.map(|Part { start, end, complete_length }| PartLine { start, end, complete_length }),
         segment: entry.segment,
         purged: entry.standing.as_word(),

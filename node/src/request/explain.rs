@@ -27,6 +27,7 @@ use self::candidate::Court;
 use self::decision::decide;
 use self::model::{Candidate, CollapseFacts, Explanation, KeyFacts, PluginFacts, PurgeFacts};
 use self::steps::Steps;
+pub(crate) use self::text::others_value;
 use self::text::seconds;
 use super::accept::Inbound;
 use super::collapse::FlightKey;

@@ -38,7 +38,7 @@ pub(super) fn value(bytes: &[u8]) -> String {
 }
 
 /// A value that may be another client's: of what looks like a credential only the length is told.
-pub(super) fn others_value(name: &HeaderName, bytes: &[u8]) -> String {
+pub(crate) fn others_value(name: &HeaderName, bytes: &[u8]) -> String {
     const WORDS: [&str; 6] = ["auth", "cookie", "token", "key", "secret", "session"];
     let is_secret = *name == AUTHORIZATION || *name == COOKIE || WORDS.iter().any(|word| name.as_str().contains(word));
     if is_secret { format!("({} bytes, not shown)", bytes.len()) } else { value(bytes) }

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use brim_semantics::{KeyHash, KeyMethod, Part};
-use http::HeaderMap;
+use brim_semantics::{KeyHash, KeyMethod, Nominated, Part};
 
 use super::{OfflineError, OfflineStore, Purges};
 use crate::index::split_index_key;
@@ -69,8 +68,8 @@ pub struct StoredEntry {
     pub fetched_at: Position,
     /// What it can be purged by.
     pub surrogate_keys: Vec<Box<str>>,
-    /// Nominated fields, and their values in the request that fetched it.
-    pub vary: Vec<(String, Option<String>)>,
+    /// The nominated fields, with the values that they had in the request that fetched it: a client's, credentials among them.
+    pub nominated: Nominated,
     /// What of the representation it holds, where that is not all.
     pub part: Option<Part>,
     /// The segment with its body.
@@ -121,7 +120,7 @@ pub(super) fn read<'a>(key: &'a [u8], value: &[u8], purges: &Purges) -> Read<'a>
         stored_at: head.meta.response_time,
         fetched_at: head.fetched_at,
         surrogate_keys: head.surrogate_keys,
-        vary: vary(&head.nominated),
+        nominated: head.nominated,
         part: head.part,
         segment,
         standing,
@@ -129,12 +128,6 @@ pub(super) fn read<'a>(key: &'a [u8], value: &[u8], purges: &Purges) -> Read<'a>
         header: RecordHeader { key: hash, variant, serial, length },
         entry_bytes: bytes,
     }))
-}
-
-fn vary(nominated: &brim_semantics::Nominated) -> Vec<(String, Option<String>)> {
-    let nothing = HeaderMap::new();
-    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-    nominated.compared(&nothing).map(|field| (field.name.to_string(), field.stored.map(text))).collect()
 }
 
 /// How a listing came out.
