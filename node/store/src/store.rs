@@ -55,6 +55,9 @@ pub struct Matching {
     pub examples: Vec<String>,
 }
 
+/// Purges whose walk over the catalog waits. What a further one hit is not counted; it holds all the same, and its space is
+/// given back when it is next looked for or evicted.
+const WALKS_MAX: usize = 1024;
 /// How long an acknowledgement waits for the count of what the purge hit.
 const RECLAIM_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -310,7 +313,7 @@ impl Store {
         shared.counters.purges.add(1);
         let matcher = Matcher::of(&receipt.selector);
         let position = receipt.position;
-        let reclaim = shared.walk_pool.submit(usize::MAX, {
+        let reclaim = shared.walk_pool.submit(WALKS_MAX, {
             let shared = Arc::clone(&shared);
             move || {
                 let matched = shared.reclaim(&matcher, position, mode);

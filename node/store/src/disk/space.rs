@@ -6,7 +6,7 @@
 //!   spared, and goes to the end of the queue as it is. Of one that goes, what was used is written again, at most half of
 //!   it, so that each eviction frees something.
 //! - Eviction plans with what the index needs; what sled takes beyond that for a while is for the rebuild to give back
-//!   (`rebuild`), and no reason to throw responses away.
+//!   (`rebuild`), and costs responses only where the bound itself would be passed.
 //! - Writes pause while the file system has less than the reserve, or a while after a write failed.
 
 use std::sync::Arc;

@@ -5,7 +5,8 @@
 //! - `format`, `purge.log` and `seg/` are read alone; of `index/` sled finishes what it has to recover, as a node would let it.
 //!   Nothing is set aside, cut off or removed.
 //! - What counts as damaged, refused or dead is what a node that opened the directory would take for it.
-//! - Memory is bounded by the purge log, the count of segments and one piece of a body, whatever is stored.
+//! - Memory is that of the purge log, the count of segments and one piece of a body, whatever is stored; and what sled keeps of
+//!   the index while it walks through it, which grows with the index.
 //!
 //! Not here: what becomes of damage (`disk::opening`, `disk::load`), how a finding is shown (`brim-node`).
 

@@ -5,7 +5,8 @@
 //! - Once `latest()` shows a position, every purge up to it is in the table.
 //! - The table is bounded: when too many marks are live the older ones are folded into buckets that many names share.
 //!   Coarser, never weaker: a response that shares a bucket with a newer purge is taken for purged.
-//! - A mark is forgotten only when nothing that was fetched before it can exist any more (`horizon`).
+//! - A mark is forgotten only when nothing that was fetched before it can exist any more (`horizon`). Should something exist all
+//!   the same, it is taken for purged: what is forgotten is forgotten into the mark of everything.
 //! - Its lock is held for a purge, or for some hundred marks, never for all of them.
 //! - A response that was checked at the latest position answers from its own cell: no lock, no look-up.
 //!
@@ -203,6 +204,8 @@ impl Table {
     }
 
     fn trim_others(&mut self, oldest: u64) -> usize {
+        // Before any mark goes. A checkpoint has it, so that it holds after a restart, too.
+        self.everything.raise(Position(oldest), PurgeMode::Hard);
         if self.buckets_newest <= oldest {
             self.buckets = Vec::new();
             self.buckets_newest = 0;
@@ -437,6 +440,8 @@ mod tests {
         clock.apply([(&url("/1"), Position(2_002), PurgeMode::Hard)].into_iter());
         assert_eq!(clock.trim(Position(1_500)), 1_499, "all up to there but the first, which was purged again");
         assert_eq!(clock.state_now(&names("/1"), Position(2_001)), PurgeState::Hard);
+        assert_eq!(clock.state_now(&names("/7"), Position(6)), PurgeState::Hard, "forgotten, and refused all the same");
+        assert_eq!(clock.state_now(&names("/7"), Position(1_500)), PurgeState::Live);
         assert_eq!(clock.state_now(&names("/1501"), Position(1_500)), PurgeState::Hard);
         assert_eq!(clock.state_now(&names("/px"), Position(1_500)), PurgeState::Soft);
         assert_eq!(clock.trim(Position(2_002)), 502);

@@ -2,8 +2,8 @@
 //!
 //! Always true:
 //! - A fill under way counts from its beginning to its end, however long it takes.
-//! - What is neither stored nor a fill yet, such as a request on its way to the origin, is younger than [`LAG`]: every wait of
-//!   a request has a deadline far below it.
+//! - What is neither stored nor a fill yet, such as a request on its way to the origin, is younger than [`LAG`], or the clock
+//!   refuses it: a content may be sent for longer than that.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};

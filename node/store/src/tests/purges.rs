@@ -177,6 +177,10 @@ async fn purges_that_nothing_can_be_named_by_are_forgotten() {
     assert!(matches!(fill.finish(None).await, Finished::NotStored(Reason::Purged)));
     shared.trim_purges();
     assert_eq!((store.stats().purge_marks, store.position().0), (0, 20));
+    // Whoever was on the way for longer than anybody reckoned with is not stored past a purge that was forgotten.
+    let state = |store: &crate::Store, at| store.purge_state_of(&head("/early/3", at).scope, &[], at);
+    assert_eq!(state(&store, Position(2)), PurgeState::Hard);
+    assert_eq!(state(&store, store.position()), PurgeState::Live);
     store.close().await;
     drop(store);
     assert_eq!(open(dir.path()).await.position().0, 20);
