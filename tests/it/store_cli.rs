@@ -151,6 +151,7 @@ async fn stats_count_what_is_stored() {
     assert_eq!(stats["by_status"]["404"]["count"], 1);
     assert_eq!(stats["by_site"]["*"]["count"], 4);
     assert_eq!(stats["purge_log"]["position"], 1);
+    assert_eq!(store(&brim, &["stats", "-c", "brim.toml", "--json"]), (Some(0), line.clone()));
     assert!(stats["oldest"].as_str() <= stats["newest"].as_str());
 }
 
@@ -163,4 +164,10 @@ async fn what_holds_no_store_is_refused_and_not_made() {
     }
     assert!(!brim.dir().join("nowhere").exists());
     assert_eq!(brim.command(&["store", "repair", "brim-data"]).0.code(), Some(2));
+    std::fs::write(brim.dir().join("bad.toml"), "rubbish").expect("written");
+    for (file, said) in [("bad.toml", "bad.toml:"), ("none.toml", "cannot read")] {
+        let (exit, _, stderr) = brim.command(&["store", "stats", "-c", file]);
+        assert_eq!(exit.code(), Some(1));
+        assert!(stderr.contains(said), "{stderr}");
+    }
 }

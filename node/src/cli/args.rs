@@ -236,23 +236,22 @@ pub struct StoreArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum StoreCommand {
     /// Check every checksum: 0 if all is sound, 1 if anything is damaged
-    Verify {
-        /// The data directory; no node may be using it
-        #[arg(value_name = "DATA_DIR")]
-        dir: PathBuf,
-    },
+    Verify(DataDir),
     /// Count what is stored
-    Stats {
-        /// The data directory; no node may be using it
-        #[arg(value_name = "DATA_DIR")]
-        dir: PathBuf,
-    },
+    Stats(DataDir),
     /// List what is stored: method, URL, status, bytes, when
-    ExportKeys {
-        /// The data directory; no node may be using it
-        #[arg(value_name = "DATA_DIR")]
-        dir: PathBuf,
-    },
+    ExportKeys(DataDir),
+}
+
+/// Which data directory.
+#[derive(Debug, Clone, Args)]
+pub struct DataDir {
+    /// The data directory; no node may be using it
+    #[arg(value_name = "DATA_DIR", required_unless_present = "config", conflicts_with = "config")]
+    pub dir: Option<PathBuf>,
+    /// Take the data directory from this configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// `brim plugin`.
@@ -389,15 +388,16 @@ mod tests {
 
     #[test]
     fn a_store_is_named_by_its_directory() {
-        for (line, is_json) in [
-            ("brim store verify data", false),
-            ("brim store stats --json data", true),
-            ("brim store --json export-keys data", true),
+        for (line, dir, is_json) in [
+            ("brim store verify data", Some("data"), false),
+            ("brim store stats --json data", Some("data"), true),
+            ("brim store --json export-keys -c brim.toml", None, true),
         ] {
             let Command::Store(store) = parse(line).expect(line).command else { panic!("{line}") };
-            let (StoreCommand::Verify { dir } | StoreCommand::Stats { dir } | StoreCommand::ExportKeys { dir }) =
+            let (StoreCommand::Verify(place) | StoreCommand::Stats(place) | StoreCommand::ExportKeys(place)) =
                 store.command;
-            assert_eq!((dir, store.json), (PathBuf::from("data"), is_json), "{line}");
+            assert_eq!((place.dir, store.json), (dir.map(PathBuf::from), is_json), "{line}");
+            assert_eq!(place.config.is_some(), dir.is_none(), "{line}");
         }
     }
 
@@ -423,6 +423,7 @@ mod tests {
             "brim store repair data",
             "brim store verify",
             "brim store stats one two",
+            "brim store stats one -c brim.toml",
             "brim store export-keys data --token t",
         ] {
             assert!(parse(line).is_err(), "{line}");

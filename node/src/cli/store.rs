@@ -1,7 +1,7 @@
 //! `brim store`: a data directory without its node.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use brim_semantics::{KeyMethod, Part};
@@ -13,9 +13,10 @@ use http::{HeaderMap, HeaderName};
 use humantime::format_rfc3339_millis;
 use serde::Serialize;
 
-use super::args::{StoreArgs, StoreCommand};
+use super::args::{DataDir, StoreArgs, StoreCommand};
 use super::error::CliError;
 use super::print;
+use crate::config::Config;
 use crate::request::explain::others_value;
 
 /// Problems of one kind that people are shown.
@@ -23,9 +24,19 @@ const SHOWN_MAX: u64 = 20;
 
 pub(super) fn run(args: &StoreArgs) -> Result<(), CliError> {
     match &args.command {
-        StoreCommand::Verify { dir } => verify(dir, args.json),
-        StoreCommand::Stats { dir } => stats(dir, args.json),
-        StoreCommand::ExportKeys { dir } => export_keys(dir, args.json),
+        StoreCommand::Verify(place) => verify(&data_dir(place)?, args.json),
+        StoreCommand::Stats(place) => stats(&data_dir(place)?, args.json),
+        StoreCommand::ExportKeys(place) => export_keys(&data_dir(place)?, args.json),
+    }
+}
+
+fn data_dir(place: &DataDir) -> Result<PathBuf, CliError> {
+    match (&place.dir, &place.config) {
+        (Some(dir), _) => Ok(dir.clone()),
+        (None, Some(file)) => Config::load(file)
+            .map(|config| config.data_dir)
+            .map_err(|errors| CliError::failed(format!("{}:\n{errors}", file.display()))),
+        (None, None) => Err(CliError::Usage("name the data directory, or a configuration by -c".to_owned())),
     }
 }
 
