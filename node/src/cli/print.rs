@@ -18,23 +18,39 @@ pub(super) fn json(document: &impl Serialize) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Many lines on stdout, until the reader goes away.
-pub(super) struct Stream(BufWriter<StdoutLock<'static>>);
+/// Many lines, until the reader goes away.
+pub(super) struct Stream<W: Write> {
+    out: BufWriter<W>,
+    failure: Option<io::Error>,
+}
 
-impl Stream {
-    pub(super) fn new() -> Self {
-        Self(BufWriter::new(io::stdout().lock()))
+impl Stream<StdoutLock<'static>> {
+    pub(super) fn on_stdout() -> Self {
+        Self::on(io::stdout().lock())
+    }
+}
+
+impl<W: Write> Stream<W> {
+    fn on(out: W) -> Self {
+        Self { out: BufWriter::new(out), failure: None }
     }
 
-    /// False: nobody reads it any more.
+    /// False: nothing more can be written.
     #[must_use]
     pub(super) fn line(&mut self, text: &str) -> bool {
-        writeln!(self.0, "{text}").is_ok()
+        self.failure = writeln!(self.out, "{text}").err();
+        self.failure.is_none()
     }
 
-    /// All lines are written.
-    pub(super) fn end(mut self) {
-        let _ = self.0.flush();
+    /// All lines are written, or nobody wanted them.
+    pub(super) fn end(mut self) -> Result<(), CliError> {
+        let failure = self.failure.take().or_else(|| self.out.flush().err());
+        match failure {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(CliError::failed(format!("stdout: {error}")))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
@@ -125,6 +141,32 @@ mod tests {
             [bytes(0), bytes(1023), bytes(1024), bytes(1_572_864), bytes(u64::MAX)],
             ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "16384.0 PiB"]
         );
+    }
+
+    /// Fails every write with this.
+    struct Failing(io::ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stream_ends_when_nobody_reads_it_and_only_that_is_no_error() {
+        for (kind, is_right) in [(io::ErrorKind::BrokenPipe, true), (io::ErrorKind::StorageFull, false)] {
+            let mut stream = Stream::on(Failing(kind));
+            let written = (0..10_000).take_while(|number| stream.line(&number.to_string())).count();
+            assert!(written < 10_000, "{kind}: it goes on for nobody");
+            assert_eq!(stream.end().is_ok(), is_right, "{kind}");
+            // A few lines are written at the end only.
+            let mut stream = Stream::on(Failing(kind));
+            assert!(stream.line("a"));
+            assert_eq!(stream.end().is_ok(), is_right, "{kind}");
+        }
     }
 
     #[test]

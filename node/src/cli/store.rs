@@ -301,7 +301,7 @@ fn export_text(entry: &StoredEntry) -> String {
 
 /// The lines for people leave out what a node would refuse; those for programs say that it would.
 fn export_keys(dir: &Path, as_json: bool) -> Result<(), CliError> {
-    let mut out = print::Stream::new();
+    let mut out = print::Stream::on_stdout();
     let mut unprintable = Ok(());
     let listed = offline::entries(dir, &mut |entry| {
         if as_json {
@@ -318,7 +318,7 @@ fn export_keys(dir: &Path, as_json: bool) -> Result<(), CliError> {
     });
     let listed = listed.map_err(failed)?;
     unprintable?;
-    out.end();
+    out.end()?;
     let mut missing = Vec::new();
     if listed.bad_count > 0 {
         missing
