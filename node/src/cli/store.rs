@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use brim_semantics::{KeyMethod, Part};
 use brim_store::OpenError;
 use brim_store::offline::{
-    self, LogFacts, LogState, OfflineError, OfflineStats, Problem, ProblemKind, StoredEntry, Tally, Verification,
+    self, Finding, LogFacts, LogState, OfflineError, OfflineStats, Problem, ProblemKind, Standing, StoredEntry, Tally,
+    Verification,
 };
 use http::{HeaderMap, HeaderName};
 use humantime::format_rfc3339_millis;
@@ -49,11 +50,12 @@ fn failed(error: OfflineError) -> CliError {
     }
 }
 
-/// A line of `verify --json`: the problems as they are found, then the summary.
+/// A line of `verify --json`: what is damaged or refused as it is found, then the summary.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum VerifyLine<'a> {
     Problem(&'a Problem),
+    Refused(RefusedLine<'a>),
     Summary {
         ok: bool,
         #[serde(flatten)]
@@ -61,20 +63,48 @@ enum VerifyLine<'a> {
     },
 }
 
+/// A stored response that a node refuses, and why.
+#[derive(Serialize)]
+struct RefusedLine<'a> {
+    url: &'a str,
+    key: String,
+    segment: u64,
+    purged: Option<&'static str>,
+}
+
+impl<'a> From<Finding<'a>> for VerifyLine<'a> {
+    fn from(finding: Finding<'a>) -> Self {
+        match finding {
+            Finding::Problem(problem) => Self::Problem(problem),
+            Finding::Refused(entry) => Self::Refused(RefusedLine {
+                url: &entry.url,
+                key: entry.key.to_string(),
+                segment: entry.segment,
+                purged: entry.standing.as_word(),
+            }),
+        }
+    }
+}
+
 fn verify(dir: &Path, as_json: bool) -> Result<(), CliError> {
-    let mut shown: BTreeMap<ProblemKind, u64> = BTreeMap::new();
+    // None counts what is refused.
+    let mut shown: BTreeMap<Option<ProblemKind>, u64> = BTreeMap::new();
     let mut unprintable = Ok(());
-    let verified = offline::verify(dir, &mut |problem| {
+    let verified = offline::verify(dir, &mut |finding| {
         if as_json {
-            if let Err(error) = print::json(&VerifyLine::Problem(problem)) {
+            if let Err(error) = print::json(&VerifyLine::from(finding)) {
                 unprintable = Err(error);
             }
             return;
         }
-        let count = shown.entry(problem.kind).or_default();
+        let (kind, line) = match finding {
+            Finding::Problem(problem) => (Some(problem.kind), problem_line(problem)),
+            Finding::Refused(entry) => (None, refused_line(entry)),
+        };
+        let count = shown.entry(kind).or_default();
         *count += 1;
         if *count <= SHOWN_MAX {
-            print::line(problem_line(problem));
+            print::line(line);
         }
     });
     let verification = verified.map_err(failed)?;
@@ -97,6 +127,14 @@ fn problem_line(problem: &Problem) -> String {
     format!("DAMAGED {}: {what}{}", problem.kind.as_word(), problem.reason)
 }
 
+fn refused_line(entry: &StoredEntry) -> String {
+    let why = match entry.standing {
+        Standing::BeyondLog => "fetched at a position that the purge log does not reach",
+        Standing::Hard | Standing::Soft | Standing::Live | Standing::Unknown => "purged, and not reclaimed yet",
+    };
+    format!("refused: {}: {why}", entry.url)
+}
+
 fn tally(tally: Tally, noun: &str) -> String {
     format!("{}, {}", print::count(tally.count, noun), print::bytes(tally.bytes))
 }
@@ -116,6 +154,10 @@ fn summary_lines(done: &Verification) -> Vec<String> {
     let mut lines = Vec::new();
     for (kind, count) in done.problems.iter().filter(|(_, count)| **count > SHOWN_MAX) {
         lines.push(format!("DAMAGED {}: {} more, which --json lists", kind.as_word(), count - SHOWN_MAX));
+    }
+    let refused = done.purged.count + done.beyond_log.count;
+    if refused > SHOWN_MAX {
+        lines.push(format!("refused: {} more, which --json lists", refused - SHOWN_MAX));
     }
     let is_known = !done.problems.contains_key(&ProblemKind::Format);
     if is_known {

@@ -12,7 +12,7 @@ use crate::record::{self, BodyPlace};
 use crate::segment::{RecordHeader, record_bytes};
 
 /// What a node would make of a stored response, as far as purges go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// No purge names it.
     Live,

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 pub use entry::{Listed, Standing, StoredEntry, entries};
 pub use stats::{FULLNESS_CLASSES, Fullness, OfflineStats, SizeClass, stats};
-pub use verify::{Problem, ProblemKind, Verification, verify};
+pub use verify::{Finding, Problem, ProblemKind, Verification, verify};
 
 use crate::dir::{self, Format, OpenError, StoreId};
 use crate::disk::{INDEX_DIR, SEGMENT_DIR, Segments};

@@ -74,6 +74,15 @@ impl Problem {
     }
 }
 
+/// What is told while it goes on.
+#[derive(Debug, Clone, Copy)]
+pub enum Finding<'a> {
+    /// Something is damaged.
+    Problem(&'a Problem),
+    /// A stored response that a node refuses, and rightly: its standing says why.
+    Refused(&'a StoredEntry),
+}
+
 /// What was looked at, and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Verification {
@@ -111,22 +120,22 @@ impl Verification {
 
 struct Verifying<'a> {
     done: Verification,
-    found: &'a mut dyn FnMut(&Problem),
+    found: &'a mut dyn FnMut(Finding<'_>),
     segments: Option<&'a Segments>,
     named: BTreeSet<u64>,
     live_bytes: u64,
 }
 
-/// Checks format, purge log, every entry and every body; each problem is told as it is found. Blocks, as long as it takes to
-/// read all segments.
+/// Checks format, purge log, every entry and every body; what is damaged or refused is told as it is found. Blocks, as long as
+/// it takes to read all segments.
 ///
 /// # Errors
 /// The directory cannot be looked at. A format file or an index that cannot be read is a problem, not an error.
-pub fn verify(dir: &Path, found: &mut dyn FnMut(&Problem)) -> Result<Verification, OfflineError> {
+pub fn verify(dir: &Path, found: &mut dyn FnMut(Finding<'_>)) -> Result<Verification, OfflineError> {
     let store = match OfflineStore::open(dir) {
         Ok(store) => store,
         Err(OfflineError::Format { reason, .. }) => {
-            found(&Problem::of(ProblemKind::Format, reason));
+            found(Finding::Problem(&Problem::of(ProblemKind::Format, reason)));
             return Ok(Verification { problems: [(ProblemKind::Format, 1)].into(), ..Verification::default() });
         }
         Err(error) => return Err(error),
@@ -154,7 +163,7 @@ pub fn verify(dir: &Path, found: &mut dyn FnMut(&Problem)) -> Result<Verificatio
 impl Verifying<'_> {
     fn problem(&mut self, problem: Problem) {
         *self.done.problems.entry(problem.kind).or_default() += 1;
-        (self.found)(&problem);
+        (self.found)(Finding::Problem(&problem));
     }
 
     fn look_at(&mut self, read: Read<'_>) {
@@ -170,8 +179,9 @@ impl Verifying<'_> {
                 match entry.standing {
                     Standing::Hard => self.done.purged.add(entry.bytes),
                     Standing::BeyondLog => self.done.beyond_log.add(entry.bytes),
-                    Standing::Live | Standing::Soft | Standing::Unknown => self.check(&entry),
+                    Standing::Live | Standing::Soft | Standing::Unknown => return self.check(&entry),
                 }
+                (self.found)(Finding::Refused(&entry));
             }
         }
     }

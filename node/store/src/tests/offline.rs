@@ -42,8 +42,24 @@ async fn purge(dir: &Path, path: &str, mode: PurgeMode) {
 fn verified(dir: &Path) -> (Verification, Vec<Problem>) {
     let before = content(dir);
     let mut problems = Vec::new();
-    let verification = verify(dir, &mut |problem| problems.push(problem.clone())).unwrap();
+    let mut refused = Vec::new();
+    let verification = verify(dir, &mut |finding| match finding {
+        Finding::Problem(problem) => problems.push(problem.clone()),
+        Finding::Refused(entry) => refused.push((entry.url.clone(), entry.standing)),
+    })
+    .unwrap();
     assert!(content(dir) == before, "a file changed, came or went");
+    refused.sort_unstable();
+    let is_refused = |entry: StoredEntry| entry.standing.is_refused().then_some((entry.url, entry.standing));
+    let mut expected = Vec::new();
+    let mut visit = |entry: &StoredEntry| {
+        expected.extend(is_refused(entry.clone()));
+        true
+    };
+    if entries(dir, &mut visit).is_ok() {
+        expected.sort_unstable();
+        assert_eq!(refused, expected, "what is refused is named");
+    }
     assert_eq!(verification.problem_count(), problems.len() as u64);
     assert_eq!(verification.is_sound(), problems.is_empty());
     (verification, problems)
