@@ -19,6 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use brim_semantics::PurgeState;
+use rustix::fs::{Access, access};
 use serde::Serialize;
 
 pub use entry::{Listed, Standing, StoredEntry, entries};
@@ -42,6 +43,14 @@ pub enum OfflineError {
     #[error("{dir} holds no store")]
     Absent {
         /// The directory.
+        dir: PathBuf,
+    },
+    /// sled writes when it opens its files.
+    #[error(
+        "the index cannot be opened without the right to write in {dir}; run it as the user of the node, or on a copy"
+    )]
+    Unwritable {
+        /// The folder of the index.
         dir: PathBuf,
     },
     /// It is in use, or cannot be read.
@@ -174,10 +183,16 @@ impl OfflineStore {
     fn open(dir: &Path) -> Result<Self, OfflineError> {
         let absent = || OfflineError::Absent { dir: dir.to_owned() };
         let failed = |source| OpenError::Directory { dir: dir.to_owned(), source };
-        let has_responses = [INDEX_DIR, SEGMENT_DIR].iter().any(|part| dir.join(part).is_dir());
-        // Before the lock, which would make directory and lock file.
-        if matches!(dir::read_format(dir), Format::Missing) && !has_responses {
+        // Folders of such names are found elsewhere, too. Before the lock, which would make directory and lock file.
+        let has_log = PurgeLog::path(dir).exists();
+        let has_responses = [INDEX_DIR, SEGMENT_DIR].iter().all(|part| dir.join(part).is_dir());
+        if matches!(dir::read_format(dir), Format::Missing) && !has_log && !has_responses {
             return Err(absent());
+        }
+        let index_dir = dir.join(INDEX_DIR);
+        // Else what nobody may write would be taken for damaged.
+        if index_dir.is_dir() && access(&index_dir, Access::WRITE_OK).is_err() {
+            return Err(OfflineError::Unwritable { dir: index_dir });
         }
         let lock = dir::lock(dir)?;
         let format = |reason: &str| OfflineError::Format { dir: dir.to_owned(), reason: reason.to_owned() };
@@ -192,7 +207,6 @@ impl OfflineStore {
         } else {
             None
         };
-        let index_dir = dir.join(INDEX_DIR);
         let has_bodies = segments.as_ref().is_some_and(|segments| segments.count() > 0);
         let index = if has_bodies || index_dir.join(CURRENT_FILE).exists() {
             let generations = Generations::new(index_dir, store, INDEX_CACHE_BYTES, Faults::default());
