@@ -32,7 +32,7 @@ async fn filled(dir: &Path, count: u64, length: usize) {
     store.close().await;
 }
 
-async fn served(dir: &Path, count: u64) -> usize {
+pub(super) async fn served(dir: &Path, count: u64) -> usize {
     let store = open(dir).await;
     let mut served = 0;
     for n in 0..count {

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::damage::{files_below, flip};
+use super::damage::{files_below, flip, served};
 use super::support::*;
 use crate::dir::{Format, read_format};
 use crate::faults::Faults;
@@ -198,6 +198,28 @@ async fn an_index_that_cannot_be_opened_is_damage() {
     let (done, problems) = verified(dir.path());
     assert_eq!(done.sound.count, 0);
     assert_eq!(kinds(&problems), [ProblemKind::Index]);
+}
+
+/// Whatever is cut off sled's files or flipped in them: a node that starts afterwards serves what was found sound, and nothing else.
+#[tokio::test]
+async fn what_is_found_of_a_broken_index_is_what_a_node_serves() {
+    let mut random = Random::seeded("what_is_found_of_a_broken_index");
+    let mut rounds_with_some = 0;
+    for round in 0..24 {
+        let dir = filled(10, 2000).await;
+        let file = dir.path().join("index/00000001").join(if round % 4 == 0 { "conf" } else { "db" });
+        let bytes = std::fs::metadata(&file).unwrap().len();
+        match round % 2 {
+            0 => std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(random.below(bytes)).unwrap(),
+            _ => flip(&file, random.below(bytes)),
+        }
+        let (done, problems) = verified(dir.path());
+        let is_dead = problems.iter().any(|problem| problem.kind == ProblemKind::Index);
+        let expected = if is_dead { 0 } else { done.sound.count };
+        rounds_with_some += u32::from(expected > 0);
+        assert_eq!(served(dir.path(), 10).await as u64, expected, "round {round}: {problems:?}");
+    }
+    assert!(rounds_with_some > 0, "damage that costs everything proves little");
 }
 
 #[tokio::test]
