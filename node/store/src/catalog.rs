@@ -6,7 +6,7 @@
 //! - An index entry counts only while its card has the same serial. Removing the card removes the response, at once, on
 //!   all threads, whatever the index still holds; a replaced entry cannot come back.
 //! - A key has at most `variants_max` cards; the oldest makes room.
-//! - Live bytes of a segment = the sum over the cards that name it.
+//! - Live bytes of a segment = the sum over the cards that name it, of those too that wait for an entry for a body there.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use brim_semantics::KeyHash;
 use parking_lot::{Mutex, RwLock};
 
-use crate::purge::{Matcher, Names, Position};
+use crate::purge::{Names, Position};
 use crate::segment::record_bytes;
 
 /// Key hashes are uniform already: their first bytes are the hash.
@@ -44,8 +44,8 @@ const SHARDS: usize = 64;
 pub(crate) enum Whereabouts {
     /// Nowhere: it goes when the memory tier lets go of it.
     Memory,
-    /// It waits to be written.
-    Queued,
+    /// It waits to be written; its body lies in this segment already, if in any.
+    Queued { segment: Option<u64> },
     /// In this segment, by an index entry of so many bytes.
     Written { segment: u64, entry_bytes: u32 },
 }
@@ -94,14 +94,23 @@ impl Card {
     fn segment(&self) -> Option<u64> {
         match self.at {
             Whereabouts::Written { segment, .. } => Some(segment),
-            Whereabouts::Memory | Whereabouts::Queued => None,
+            Whereabouts::Memory | Whereabouts::Queued { .. } => None,
+        }
+    }
+
+    /// The segment that has to stay for it.
+    fn needed_segment(&self) -> Option<u64> {
+        match self.at {
+            Whereabouts::Written { segment, .. } => Some(segment),
+            Whereabouts::Queued { segment } => segment,
+            Whereabouts::Memory => None,
         }
     }
 
     fn entry_bytes(&self) -> u64 {
         match self.at {
             Whereabouts::Written { entry_bytes, .. } => u64::from(entry_bytes),
-            Whereabouts::Memory | Whereabouts::Queued => 0,
+            Whereabouts::Memory | Whereabouts::Queued { .. } => 0,
         }
     }
 }
@@ -149,22 +158,28 @@ impl Catalog {
     }
 
     fn add_written(&self, card: &Card) {
-        let Some(segment) = card.segment() else { return };
         let bytes = record_bytes(card.length);
-        self.written.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.entry_bytes.fetch_add(card.entry_bytes(), Ordering::Relaxed);
-        *self.live.lock().entry(segment).or_default() += bytes;
+        if let Some(segment) = card.needed_segment() {
+            *self.live.lock().entry(segment).or_default() += bytes;
+        }
+        if card.segment().is_some() {
+            self.written.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.entry_bytes.fetch_add(card.entry_bytes(), Ordering::Relaxed);
+        }
     }
 
     fn sub_written(&self, card: &Card) {
-        let Some(segment) = card.segment() else { return };
         let bytes = record_bytes(card.length);
-        self.written.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.entry_bytes.fetch_sub(card.entry_bytes(), Ordering::Relaxed);
-        if let Some(live) = self.live.lock().get_mut(&segment) {
+        if let Some(segment) = card.needed_segment()
+            && let Some(live) = self.live.lock().get_mut(&segment)
+        {
             *live = live.saturating_sub(bytes);
+        }
+        if card.segment().is_some() {
+            self.written.fetch_sub(1, Ordering::Relaxed);
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.entry_bytes.fetch_sub(card.entry_bytes(), Ordering::Relaxed);
         }
     }
 
@@ -202,7 +217,15 @@ impl Catalog {
     pub(crate) fn put_found(&self, key: KeyHash, card: Card) -> Found {
         let mut shard = self.shard(key).write();
         let cards = shard.entry(key).or_insert_with(|| Vec::with_capacity(1));
-        if cards.iter().any(|known| known.variant == card.variant) || cards.len() >= self.variants_max {
+        if let Some(known) = cards.iter_mut().find(|known| known.variant == card.variant) {
+            if known.serial != card.serial || known.at != Whereabouts::Memory {
+                return Found::Refused;
+            }
+            // It stayed in memory while the tier was closed.
+            self.set_at(known, card.at);
+            return Found::Known;
+        }
+        if cards.len() >= self.variants_max {
             return Found::Refused;
         }
         self.added(&card);
@@ -235,7 +258,7 @@ impl Catalog {
             return Left::Stays;
         }
         if was_hit {
-            card.at = Whereabouts::Queued;
+            card.at = Whereabouts::Queued { segment: None };
             return Left::Write;
         }
         self.remove_from(&mut shard, which);
@@ -347,17 +370,6 @@ impl Catalog {
         }
     }
 
-    /// What a purge at `position` names and was fetched before it.
-    pub(crate) fn matching(&self, matcher: &Matcher, position: Position) -> Vec<Which> {
-        let mut found = Vec::new();
-        self.each(|key, card| {
-            if card.fetched_at < position && matcher.matches(&card.names) {
-                found.push(Which { key, variant: card.variant, serial: card.serial });
-            }
-        });
-        found
-    }
-
     /// Every card, one shard locked at a time.
     pub(crate) fn each(&self, mut visit: impl FnMut(KeyHash, &Card)) {
         for shard in &self.shards {
@@ -410,6 +422,8 @@ impl Catalog {
 pub(crate) enum Found {
     Alone,
     WithOthers,
+    /// It is in memory, too.
+    Known,
     Refused,
 }
 
@@ -425,7 +439,15 @@ mod tests {
     fn card(variant: u64, serial: u64) -> Card {
         let scope = Scope { site: "s".into(), authority: "a".into(), path: "/".into(), query: None };
         let names = Arc::new(Names::of(&scope, &[]));
-        Card { variant, serial, fetched_at: Position(0), length: 100, at: Whereabouts::Queued, used: false, names }
+        Card {
+            variant,
+            serial,
+            fetched_at: Position(0),
+            length: 100,
+            at: Whereabouts::Queued { segment: None },
+            used: false,
+            names,
+        }
     }
 
     const KEY: KeyHash = KeyHash([1; 16]);
@@ -463,6 +485,21 @@ mod tests {
         assert_eq!((catalog.count(), catalog.written_count(), catalog.entry_bytes()), (3, 1, 50));
         catalog.leave_disk(|which| which.serial == 1);
         assert_eq!((catalog.count(), catalog.written_count(), catalog.bytes(), catalog.live_bytes(7)), (1, 0, 0, 0));
+    }
+
+    /// A body that was validated has its new entry in the queue: its segment is not empty.
+    #[test]
+    fn a_body_that_waits_for_its_entry_is_alive() {
+        let catalog = Catalog::new(4);
+        catalog.put(KEY, card(1, 10));
+        assert!(catalog.placed(Which { key: KEY, variant: 1, serial: 10 }, 7, 50));
+        catalog.put(KEY, Card { at: Whereabouts::Queued { segment: Some(7) }, ..card(1, 11) });
+        assert_eq!((catalog.live_bytes(7), catalog.written_count()), (record_bytes(100), 0));
+        let which = Which { key: KEY, variant: 1, serial: 11 };
+        assert!(catalog.placed(which, 7, 50));
+        assert_eq!((catalog.live_bytes(7), catalog.written_count()), (record_bytes(100), 1));
+        assert!(catalog.remove(which));
+        assert_eq!((catalog.live_bytes(7), catalog.entry_bytes()), (0, 0));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::catalog::Which;
 use crate::faults::Faults;
+use crate::index::Tuning;
 
 /// Bytes of a body under one checksum: what has to be read before its first byte may be used.
 pub const BLOCK_BYTES: usize = 64 * 1024;
@@ -16,6 +18,8 @@ pub const FILL_WINDOW_BYTES: usize = 1024 * 1024;
 pub const WRITE_QUEUE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Writes that wait for the writer, however small. Beyond it a write is dropped, counted.
 pub const WRITE_QUEUE_COUNT_MAX: usize = 65_536;
+/// What is reserved for the index behind the end of its file; less where the disk budget is small. It counts for the budget.
+const INDEX_RESERVE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Threads that read bodies and index entries.
 pub const READ_THREADS: usize = 4;
 /// Index reads that wait for a thread. Beyond it a load is a miss, counted.
@@ -87,14 +91,23 @@ impl StoreConfig {
         Faults::default()
     }
 
-    /// The cache of sled: bytes as on disk, which cost about four times as many in memory.
-    pub(crate) fn index_cache_bytes(&self) -> u64 {
-        (self.memory_max / 8).clamp(8 << 20, 128 << 20)
+    /// How the index is opened: an eighth of the memory tier for its cache, and what it can write to a full disk.
+    pub(crate) fn index_tuning(&self) -> Tuning {
+        Tuning {
+            cache_bytes: (self.memory_max / 8).clamp(8 << 20, 128 << 20),
+            reserve_bytes: (self.disk_max / 64).min(INDEX_RESERVE_BYTES_MAX),
+            faults: self.faults(),
+        }
     }
 
     /// What may wait to be written: an eighth of the memory tier.
     pub(crate) fn write_queue_bytes_max(&self) -> u64 {
         (self.memory_max / 8).clamp(8 << 20, WRITE_QUEUE_BYTES_MAX)
+    }
+
+    /// Removals that may wait: a sixteenth of the memory tier. What is beyond is found when the index is next rebuilt.
+    pub(crate) fn write_queue_forgets_max(&self) -> usize {
+        usize::try_from(self.memory_max / 16).unwrap_or(usize::MAX) / size_of::<Which>()
     }
 
     /// The free bytes to leave on a file system of so many.

@@ -27,6 +27,7 @@ mod memory;
 pub mod offline;
 mod purge;
 mod reader;
+mod reclaim;
 mod record;
 mod response;
 mod segment;

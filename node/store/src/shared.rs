@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use brim_semantics::{KeyHash, PurgeState};
+use brim_semantics::KeyHash;
 
 use crate::admission::Admission;
 use crate::blocking::Pool;
@@ -14,7 +14,8 @@ use crate::catalog::{Catalog, Left, Whereabouts, Which};
 use crate::config::StoreConfig;
 use crate::disk::{Disk, Op, WriteQueue};
 use crate::memory::{LetGo, Memory};
-use crate::purge::{Clock, Committer, Horizon, Matcher, Position, PurgeMode};
+use crate::purge::{Clock, Committer, Horizon, Position};
+use crate::reclaim::Reclaims;
 use crate::response::{Reading, StoredResponse};
 pub(crate) use crate::stats::DiskState;
 use crate::stats::{Counters, StoreStats};
@@ -72,8 +73,11 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) watch: Arc<Watch>,
     pub(crate) admission: Admission,
+    pub(crate) reclaims: Reclaims,
     /// Something has to go before something is written: from here on admission counts.
     pub(crate) is_disk_full: AtomicBool,
+    /// Threads that hang may still be in the data directory.
+    pub(crate) has_left_behind: AtomicBool,
     /// Disk tiers that this process has opened: each gets numbers of its own for its files.
     pub(crate) tiers: AtomicU64,
     /// What fills under way were fetched after, and what the purge clock may forget.
@@ -105,14 +109,16 @@ impl Shared {
             counters: Counters::default(),
             watch: Arc::clone(&watch),
             admission: Admission::default(),
+            reclaims: Reclaims::default(),
             is_disk_full: AtomicBool::new(false),
+            has_left_behind: AtomicBool::new(false),
             tiers: AtomicU64::new(0),
             horizon: Horizon::default(),
             room: Signal::default(),
             purged: quick_cache::sync::Cache::new(PURGED_KEYS_MAX),
             reading: Arc::new(Reading {
                 pool: read_pool,
-                queue: WriteQueue::new(config.write_queue_bytes_max()),
+                queue: WriteQueue::new(config.write_queue_bytes_max(), config.write_queue_forgets_max()),
                 watch,
             }),
             // Above those of the last run, unless the clock was set back; then they follow when the index was walked.
@@ -156,14 +162,19 @@ impl Shared {
         self.is_disk_full.store(false, Ordering::Relaxed);
         self.room.notify_all();
         let Some(old) = old else { return };
-        // sled waits for the disk when it is dropped, and panics where that fails.
-        let end = move || drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || drop(old))));
+        let end = move || old.close_index();
         if is_closing {
             // Whoever opens the directory next must not find it open.
             end();
         } else if let Err(error) = std::thread::Builder::new().name("brim-disk-end".into()).spawn(end) {
             tracing::warn!(%error, "no thread to close a disk tier with");
         }
+    }
+
+    /// The tier is given up: what lies on that disk alone is not there any more, and would keep its files open.
+    pub(crate) fn forget_disk(&self) {
+        self.memory.drop_bodiless();
+        self.catalog.leave_disk(|which| self.memory.holds(which));
     }
 
     /// A tier is open, unless `is_wanted` says that nobody waits for it any more.
@@ -186,28 +197,27 @@ impl Shared {
         }
     }
 
+    /// What the file system has beyond the reserve, and the reserve. None: nobody knows.
+    fn free_bytes(&self) -> Option<(u64, u64)> {
+        let stat = rustix::fs::statvfs(&self.config.dir).ok()?;
+        let reserve = self.config.reserve_of(stat.f_blocks.saturating_mul(stat.f_frsize));
+        Some((stat.f_bavail.saturating_mul(stat.f_frsize).saturating_sub(reserve), reserve))
+    }
+
+    /// Whether the file system has so much beyond the reserve.
+    pub(crate) fn has_space(&self, bytes: u64) -> bool {
+        self.free_bytes().is_none_or(|(left, _)| left >= bytes)
+    }
+
     /// Writes pause while the file system has less than the reserve.
     pub(crate) fn look_at_free(&self, disk: &Disk) {
         // Nothing known: the writes themselves will tell.
-        let Ok(stat) = rustix::fs::statvfs(&self.config.dir) else { return };
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let reserve = self.config.reserve_of(stat.f_blocks.saturating_mul(stat.f_frsize));
-        let left = free.saturating_sub(reserve);
+        let Some((left, reserve)) = self.free_bytes() else { return };
         disk.usage.free.store(i64::try_from(left / 2).unwrap_or(i64::MAX), Ordering::Relaxed);
         if left == 0 {
             let reason = format!("the file system has less than {reserve} bytes free");
             disk.pause(reason, RESERVE_PAUSE);
         }
-    }
-
-    /// Takes responses out of the catalog and has their index entries removed.
-    pub(crate) fn forget(&self, gone: Vec<Which>) -> u64 {
-        let gone: Vec<Which> = gone.into_iter().filter(|which| self.catalog.remove(*which)).collect();
-        let count = gone.len() as u64;
-        if !gone.is_empty() {
-            self.reading.queue.push(Op::Forget(gone));
-        }
-        count
     }
 
     /// Takes one response out of memory and catalog.
@@ -274,7 +284,8 @@ impl Shared {
             let is_admitted = admitted || self.catalog.is_beyond_memory(key, response.variant);
             entered = Some(is_admitted);
             let is_alone = !self.catalog.contains(key);
-            let at = if is_admitted { Whereabouts::Queued } else { Whereabouts::Memory };
+            let segment = response.body.place().map(|place| place.segment.id);
+            let at = if is_admitted { Whereabouts::Queued { segment } } else { Whereabouts::Memory };
             made_room = self.catalog.put(key, response.card(at));
             Some(is_alone)
         });
@@ -298,21 +309,8 @@ impl Shared {
         self.purged.get(&key).is_some()
     }
 
-    /// Counts what a purge hit; after a hard one its space is given back.
-    pub(crate) fn reclaim(&self, matcher: &Matcher, position: Position, mode: PurgeMode) -> u64 {
-        let found = self.catalog.matching(matcher, position);
-        if mode == PurgeMode::Soft {
-            return found.len() as u64;
-        }
-        let is_purged = |one: &Arc<StoredResponse>| {
-            self.clock().state(&one.names, one.head.fetched_at, &one.checked) == PurgeState::Hard
-        };
-        for which in &found {
-            self.purged.insert(which.key, ());
-            let ((), let_go) = self.memory.remove_some(which.key, is_purged, || ());
-            self.let_go(let_go);
-        }
-        self.forget(found)
+    pub(crate) fn remember_purged(&self, key: KeyHash) {
+        self.purged.insert(key, ());
     }
 
     /// Lets the purge clock forget what nothing that exists can be named by; once in a while.

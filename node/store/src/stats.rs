@@ -41,6 +41,7 @@ pub(crate) struct Counters {
     pub(crate) quarantined: Counter,
     pub(crate) stalls: Counter,
     pub(crate) purges: Counter,
+    pub(crate) walks: Counter,
     pub(crate) fills: Counter,
     pub(crate) fills_aborted: Counter,
     pub(crate) fills_unread: Counter,

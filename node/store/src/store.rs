@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +24,7 @@ use crate::purge::{
     Clock, Committer, Matcher, Names, OpenedLog, Position, PurgeError, PurgeLog, PurgeMode, Receipt, Selector, Table,
     Urgency,
 };
+use crate::reclaim::reclaim;
 use crate::record;
 use crate::response::{Parts, ResponseHead, Scope, StoredResponse, Variants};
 use crate::shared::{Pools, Shared};
@@ -55,9 +57,6 @@ pub struct Matching {
     pub examples: Vec<String>,
 }
 
-/// Purges whose walk over the catalog waits. What a further one hit is not counted; it holds all the same, and its space is
-/// given back when it is next looked for or evicted.
-const WALKS_MAX: usize = 1024;
 /// How long an acknowledgement waits for the count of what the purge hit.
 const RECLAIM_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -83,8 +82,11 @@ impl Inner {
         shared.reading().pool.close();
         shared.write_pool.close();
         shared.walk_pool.close();
-        // The directory is free for the next process only now.
-        drop(self.lock.lock().take());
+        // The directory is free for the next process only now; if something hangs in it, when this one has ended.
+        let lock = self.lock.lock().take();
+        if shared.has_left_behind.load(Ordering::Acquire) {
+            std::mem::forget(lock);
+        }
     }
 }
 
@@ -311,18 +313,9 @@ impl Store {
         let answered = tokio::time::timeout(PURGE_DEADLINE, answered).await.map_err(|_| PurgeError::NoAnswer)?;
         let mut receipt = answered.map_err(|_| PurgeError::Closed)??;
         shared.counters.purges.add(1);
-        let matcher = Matcher::of(&receipt.selector);
-        let position = receipt.position;
-        let reclaim = shared.walk_pool.submit(WALKS_MAX, {
-            let shared = Arc::clone(&shared);
-            move || {
-                let matched = shared.reclaim(&matcher, position, mode);
-                shared.committer.note_matched(position, matched);
-                matched
-            }
-        });
+        let counted = reclaim(&shared, Matcher::of(&receipt.selector), receipt.position, mode);
         // The purge holds already; only the count is waited for, and the receipt gets it later if it takes long.
-        if let Ok(Ok(matched)) = tokio::time::timeout(RECLAIM_WAIT_MAX, reclaim).await {
+        if let Ok(Ok(matched)) = tokio::time::timeout(RECLAIM_WAIT_MAX, counted).await {
             receipt.matched = matched;
         }
         Ok(receipt)
@@ -370,13 +363,13 @@ impl Store {
 
     #[cfg(test)]
     pub(crate) fn fail_disk(&self, reason: &str) {
-        if let Some(disk) = self.0.shared.disk() {
-            disk.fail(reason);
+        if let Some(tier) = self.0.shared.disk() {
+            tier.fail(disk::Failure::of(reason));
         }
     }
 
     #[cfg(test)]
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const SLOTS: usize = 32;
 
-/// When each call under way began: microseconds since the watch was made; 0 is no call.
+/// When each call under way began, or begins to count: microseconds since the watch was made; 0 is no call.
 #[derive(Debug)]
 pub(crate) struct Watch {
     made: Instant,
@@ -22,6 +22,19 @@ pub(crate) struct Call<'a> {
     watch: &'a Watch,
     slot: Option<usize>,
     began: u64,
+    /// How much longer than others it may last.
+    longer: Duration,
+}
+
+impl Call<'_> {
+    /// It has come so far: its time begins anew.
+    pub(crate) fn goes_on(&mut self) {
+        let began = self.watch.beginning(self.longer);
+        if let Some(slot) = self.slot {
+            let _ = self.watch.slots[slot].compare_exchange(self.began, began, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        self.began = began;
+    }
 }
 
 impl Default for Watch {
@@ -35,14 +48,23 @@ impl Watch {
         u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
+    fn beginning(&self, longer: Duration) -> u64 {
+        self.now().saturating_add(u64::try_from(longer.as_micros()).unwrap_or(u64::MAX))
+    }
+
     /// The call is over when the answer is dropped.
     pub(crate) fn call(&self) -> Call<'_> {
-        let began = self.now();
+        self.long_call(Duration::ZERO)
+    }
+
+    /// A call that may last so much longer than others.
+    pub(crate) fn long_call(&self, longer: Duration) -> Call<'_> {
+        let began = self.beginning(longer);
         let slot = self.slots.iter().position(|slot| {
             slot.load(Ordering::Relaxed) == 0
                 && slot.compare_exchange(0, began, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         });
-        Call { watch: self, slot, began }
+        Call { watch: self, slot, began, longer }
     }
 
     /// How long the oldest call has lasted; zero without one.
@@ -89,5 +111,15 @@ mod tests {
         let many: Vec<_> = (0..SLOTS + 3).map(|_| watch.call()).collect();
         drop(many);
         assert_eq!(watch.longest(), Duration::ZERO);
+        let long = watch.long_call(Duration::from_secs(60));
+        let mut short = watch.call();
+        std::thread::sleep(Duration::from_millis(2));
+        let lasted = watch.longest();
+        assert!(lasted >= Duration::from_millis(2));
+        short.goes_on();
+        assert!(watch.longest() < lasted);
+        drop(short);
+        assert_eq!(watch.longest(), Duration::ZERO, "the long one does not count yet");
+        drop(long);
     }
 }

@@ -24,5 +24,7 @@ pub(crate) use load::load;
 pub(crate) use opening::{INDEX_DIR, SEGMENT_DIR};
 pub(crate) use queue::{Op, WriteQueue};
 pub(crate) use segments::Segments;
+#[cfg(test)]
+pub(crate) use supervisor::assert_stalls_are_bounded;
 pub(crate) use supervisor::{Beginning, run};
-pub(crate) use tier::Disk;
+pub(crate) use tier::{Disk, Failure};

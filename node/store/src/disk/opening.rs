@@ -5,20 +5,25 @@ use std::sync::atomic::Ordering;
 
 use brim_semantics::PurgeState;
 
-use super::Disk;
 use super::segments::Segments;
+use super::supervisor::Turn;
 use super::tier::META_NEXT_SEGMENT;
+use super::{Disk, Failure};
 use crate::catalog::{Card, Found, Whereabouts};
 use crate::dir::{self, StoreId};
-use crate::index::{Generations, Index, IndexError, IndexKey, SledIndex, split_index_key};
+use crate::index::{Generations, Index, IndexError, IndexKey, SledIndex, is_no_space, split_index_key};
 use crate::purge::Names;
 use crate::record;
 use crate::segment::record_bytes;
 use crate::shared::Shared;
+use crate::watch::Call;
 
 pub(crate) const INDEX_DIR: &str = "index";
 pub(crate) const SEGMENT_DIR: &str = "seg";
 
+/// Opening a tier, and setting one aside, may last so many times longer than other calls before it counts as hanging; opening
+/// begins anew with each entry.
+pub(super) const PATIENCE: u32 = 10;
 /// Files that one tier may number before the numbers of the next begin.
 const NUMBERS_OF_A_TIER: u64 = 10_000_000;
 
@@ -29,6 +34,19 @@ pub(crate) enum DiskError {
     Index(#[from] IndexError),
     #[error("segments: {0}")]
     Segments(#[from] std::io::Error),
+    #[error("left behind while it was opened")]
+    LeftBehind,
+}
+
+impl From<DiskError> for Failure {
+    fn from(error: DiskError) -> Self {
+        let is_for_space = match &error {
+            DiskError::Index(error) => error.is_no_space(),
+            DiskError::Segments(error) => is_no_space(error),
+            DiskError::LeftBehind => false,
+        };
+        Self { reason: error.to_string(), is_for_space }
+    }
 }
 
 /// An open disk tier, and what its index is rebuilt with.
@@ -39,28 +57,34 @@ pub(crate) struct Opened {
 }
 
 /// Opens what is there, or makes it; afterwards the catalog has a card for each usable entry.
-pub(crate) fn open(shared: &Shared, store: StoreId) -> Result<Opened, DiskError> {
+pub(super) fn open(shared: &Shared, store: StoreId, turn: &Turn) -> Result<Opened, DiskError> {
     let (config, faults) = (&shared.config, shared.config.faults());
+    let mut watched = shared.watch.long_call(config.stall_after * PATIENCE);
     let segments = Segments::open(&config.dir.join(SEGMENT_DIR), store, faults.clone())?;
     // Threads of a tier before this one may wake up late: their files have other numbers.
     let first = shared.tiers.fetch_add(1, Ordering::Relaxed) * NUMBERS_OF_A_TIER;
     segments.above(first);
-    let generations = Generations::new(config.dir.join(INDEX_DIR), store, config.index_cache_bytes(), faults.clone());
+    let generations = Generations::new(config.dir.join(INDEX_DIR), store, config.index_tuning());
     let generations = generations.beginning_at(first + 1);
-    let generation = generations.open_or_make()?;
+    let generation = generations.open_or_make(&|| turn.is_abandoned())?;
     let index = generation.index;
     if let Some(next) = index.meta(META_NEXT_SEGMENT)?.and_then(|bytes| bytes.try_into().ok()) {
         segments.above(u64::from_le_bytes(next).saturating_sub(1));
     }
-    let refused = take_stock(shared, &index, &segments)?;
+    let refused = take_stock(shared, &index, &segments, turn, &mut watched)?;
     for key in &refused {
         index.remove(key)?;
+        watched.goes_on();
     }
     // Only now may the files go that no entry names.
     index.flush()?;
     for (id, _) in segments.closed() {
+        if turn.is_abandoned() {
+            return Err(DiskError::LeftBehind);
+        }
         if shared.catalog.live_bytes(id) == 0 {
             segments.remove(id);
+            watched.goes_on();
         }
     }
     let index_bytes = index.size_bytes()?;
@@ -76,10 +100,20 @@ pub(crate) fn open(shared: &Shared, store: StoreId) -> Result<Opened, DiskError>
 }
 
 /// Walks the index once. Returns the keys of entries that are damaged, purged, from beyond the purge log's end, or without a body.
-fn take_stock(shared: &Shared, index: &SledIndex, segments: &Segments) -> Result<Vec<IndexKey>, DiskError> {
+fn take_stock(
+    shared: &Shared,
+    index: &SledIndex,
+    segments: &Segments,
+    turn: &Turn,
+    watched: &mut Call<'_>,
+) -> Result<Vec<IndexKey>, DiskError> {
     let mut refused = Vec::new();
     let mut serial_max = 0;
     index.walk(None, &mut |key, value| {
+        watched.goes_on();
+        if turn.is_abandoned() {
+            return false;
+        }
         let Some((hash, variant)) = split_index_key(key) else { return true };
         let usable = record::summary(value).ok().filter(|entry| {
             segments.above(entry.place.segment);
@@ -110,13 +144,16 @@ fn take_stock(shared: &Shared, index: &SledIndex, segments: &Segments) -> Result
         });
         let found = card.map_or(Found::Refused, |card| shared.catalog.put_found(hash, card));
         match found {
-            Found::Alone => {}
+            Found::Alone | Found::Known => {}
             // What was stored while this walk went on took itself for the only variant of its key.
             Found::WithOthers => shared.let_go(shared.memory.not_all(hash)),
             Found::Refused => refused.extend(IndexKey::try_from(key)),
         }
         true
     })?;
+    if turn.is_abandoned() {
+        return Err(DiskError::LeftBehind);
+    }
     shared.serial_above(serial_max);
     Ok(refused)
 }
@@ -124,9 +161,8 @@ fn take_stock(shared: &Shared, index: &SledIndex, segments: &Segments) -> Result
 /// Moves what cannot be believed aside and names a new store; the purge log follows it. Without responses there, it just
 /// makes a new store: a first start may have been cut off.
 pub(crate) fn set_aside(shared: &Shared, reason: &str, parts: &[&str]) -> std::io::Result<StoreId> {
-    // What lies on that disk alone would keep its files open.
-    shared.memory.drop_bodiless();
-    shared.catalog.leave_disk(|which| shared.memory.holds(which));
+    let _watched = shared.watch.long_call(shared.config.stall_after * PATIENCE);
+    shared.forget_disk();
     let root = &shared.config.dir;
     if [INDEX_DIR, SEGMENT_DIR].iter().any(|part| root.join(part).exists()) {
         let aside = dir::quarantine(root, parts, &shared.config.faults())?;

@@ -1,6 +1,7 @@
 //! Rebuilding the index: what is alive in it is copied into a new database, which takes its place.
 //!
 //! Always true:
+//! - What has no card is not copied: its removal was lost, or is on its way.
 //! - Until the new one counts, the old one has every entry; each change goes to both, as far as the copy has come.
 //! - It goes on in slices between the writer's other work, at the pace of compaction.
 //! - The new one is flushed, then named, then used; the old one's files go after its last reader.
@@ -11,8 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::compaction::{SLICE_BYTES, pace};
+use super::tier::Failure;
 use super::writer::Writer;
-use crate::index::{Generation, Generations, Index, IndexError, IndexKey};
+use crate::index::{Generation, Generations, Index, IndexError, IndexKey, split_index_key};
 
 /// sled takes about so many times the bytes of its entries when all is well.
 const USUAL_FACTOR: u64 = 2;
@@ -39,13 +41,15 @@ pub(super) struct Rebuilds {
     generation: u64,
     under_way: Option<Rebuild>,
     not_before: Option<Instant>,
+    /// There are entries without a card: a copy leaves them out.
+    is_wanted: bool,
     /// What the last rebuilt index took, in percent of its entries: less cannot be had.
     reached_percent: u64,
 }
 
 impl Rebuilds {
     pub(super) fn new(generations: Generations, generation: u64) -> Self {
-        Self { generations, generation, under_way: None, not_before: None, reached_percent: 0 }
+        Self { generations, generation, under_way: None, not_before: None, is_wanted: false, reached_percent: 0 }
     }
 
     pub(super) fn next_slice(&self) -> Option<Instant> {
@@ -70,7 +74,8 @@ impl Writer<'_> {
         if self.rebuilds.under_way.is_some() || is_early || !self.disk.is_writable() {
             return;
         }
-        if self.disk.usage.index_bytes() <= self.index_allowance() {
+        self.rebuilds.is_wanted |= self.shared.reading().queue.take_lost_forgets();
+        if !self.rebuilds.is_wanted && self.disk.usage.index_bytes() <= self.index_allowance() {
             return;
         }
         // Room for the new one beside the old one.
@@ -79,6 +84,7 @@ impl Writer<'_> {
         match self.rebuilds.generations.make(number) {
             Ok(Generation { number, index }) => {
                 tracing::debug!(generation = number, "the index is rebuilt");
+                self.rebuilds.is_wanted = false;
                 self.rebuilds.under_way = Some(Rebuild {
                     generation: number,
                     index: Arc::new(index),
@@ -154,8 +160,10 @@ impl Writer<'_> {
             }
             let is_last = entries.len() < READ_AT_ONCE;
             for (key, value) in entries {
-                rebuild.index.put(&key, &value)?;
                 rebuild.copied_to = Some(key);
+                if split_index_key(&key).is_some_and(|(hash, variant)| self.shared.catalog.is_written(hash, variant)) {
+                    rebuild.index.put(&key, &value)?;
+                }
                 copied += (key.len() + value.len()) as u64;
             }
             if is_last {
@@ -184,7 +192,7 @@ impl Writer<'_> {
         };
         if let Err(error) = self.rebuilds.generations.name_current(rebuild.generation) {
             // Which one counts after that is not known.
-            self.disk.fail(error);
+            self.disk.fail(Failure::from(&error));
             return;
         }
         let old = self.disk.replace_index(rebuild.index);
@@ -199,7 +207,7 @@ impl Writer<'_> {
     }
 
     /// Drops a database and removes its files. sled waits for its own thread when it is dropped; the writer has no time for that.
-    fn discard(&self, index: Arc<dyn Index>, number: u64) {
+    fn discard(&self, index: impl Send + 'static, number: u64) {
         let generations = self.rebuilds.generations.clone();
         let dropped = std::thread::Builder::new().name("brim-index-end".into()).spawn(move || {
             drop(index);

@@ -5,8 +5,9 @@
 //! - The index is called under the watch.
 
 use std::io;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -14,16 +15,38 @@ use parking_lot::{Mutex, RwLock};
 use super::segments::{Phase, Segments};
 use crate::dir::StoreId;
 use crate::faults::{Faults, Step};
-use crate::index::{Index, IndexError, IndexKey, Visit};
+use crate::index::{Index, IndexError, IndexKey, Visit, is_no_space};
 use crate::segment::Segment;
 use crate::watch::Watch;
 
 /// The name under which the index remembers the next segment id.
 pub(crate) const META_NEXT_SEGMENT: &str = "next_segment";
 
+/// Why a tier is given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) reason: String,
+    /// For want of space alone: what is on disk is as good as after a crash, and is opened again when there is some.
+    pub(crate) is_for_space: bool,
+}
+
+impl Failure {
+    /// Nothing of it is believed any more.
+    pub(crate) fn of(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), is_for_space: false }
+    }
+}
+
+impl From<&IndexError> for Failure {
+    fn from(error: &IndexError) -> Self {
+        Self { reason: error.to_string(), is_for_space: error.is_no_space() }
+    }
+}
+
 pub(crate) struct Disk {
     pub(crate) store: StoreId,
-    index: RwLock<Arc<dyn Index>>,
+    /// None: it has been closed, or will be when the last call ends.
+    index: RwLock<Option<Arc<Held>>>,
     pub(crate) segments: Segments,
     pub(crate) usage: Usage,
     watch: Arc<Watch>,
@@ -31,11 +54,24 @@ pub(crate) struct Disk {
     /// Segments with bytes that are not synced.
     dirty: Mutex<Vec<Arc<Segment>>>,
     flushing: Mutex<()>,
-    failure: Mutex<Option<String>>,
+    failure: Mutex<Option<Failure>>,
     failed: AtomicBool,
     /// Why writes wait, and until when at least.
     paused: Mutex<Option<(String, Instant)>>,
     is_paused: AtomicBool,
+}
+
+/// An index that is open.
+pub(super) struct Held {
+    index: Arc<dyn Index>,
+    /// Goes last: until then the index may have its files open.
+    token: Arc<()>,
+}
+
+impl Held {
+    fn new(index: Arc<dyn Index>) -> Arc<Self> {
+        Arc::new(Self { index, token: Arc::default() })
+    }
 }
 
 /// What the index takes on disk, and what the file system has left.
@@ -83,7 +119,7 @@ impl Disk {
     ) -> Self {
         Self {
             store,
-            index: RwLock::new(index),
+            index: RwLock::new(Some(Held::new(index))),
             segments,
             usage: Usage::default(),
             watch,
@@ -97,13 +133,25 @@ impl Disk {
         }
     }
 
+    /// Cannot be upgraded any more when the index has been closed.
+    pub(crate) fn token(&self) -> Weak<()> {
+        self.index.read().as_ref().map_or_else(Weak::new, |held| Arc::downgrade(&held.token))
+    }
+
+    /// Closes the index of a tier that is given up: others may hold on to the tier for long. Blocks.
+    pub(crate) fn close_index(&self) {
+        let held = self.index.write().take();
+        // sled waits for the disk when it is dropped, and panics where that fails.
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(held)));
+    }
+
     /// From here on this disk tier is given up.
-    pub(crate) fn fail(&self, reason: impl std::fmt::Display) {
-        self.failure.lock().get_or_insert_with(|| reason.to_string());
+    pub(crate) fn fail(&self, failure: Failure) {
+        self.failure.lock().get_or_insert(failure);
         self.failed.store(true, Ordering::Release);
     }
 
-    pub(crate) fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<Failure> {
         if self.failed.load(Ordering::Acquire) { self.failure.lock().clone() } else { None }
     }
 
@@ -142,15 +190,15 @@ impl Disk {
         if self.failed.load(Ordering::Acquire) {
             return None;
         }
-        let index = Arc::clone(&self.index.read());
+        let held = self.index.read().clone()?;
         let answer = {
             let _watched = self.watch.call();
-            call(&*index)
+            call(&*held.index)
         };
         match answer {
             Ok(answer) => (!self.failed.load(Ordering::Acquire)).then_some(answer),
             Err(error) => {
-                self.fail(error);
+                self.fail(Failure::from(&error));
                 None
             }
         }
@@ -181,10 +229,10 @@ impl Disk {
     }
 
     /// Another database is the index from here on; returns the old one.
-    pub(crate) fn replace_index(&self, index: Arc<dyn Index>) -> Arc<dyn Index> {
+    pub(super) fn replace_index(&self, index: Arc<dyn Index>) -> Option<Arc<Held>> {
         // Not while a flush measures the old one.
         let _order = self.flushing.lock();
-        std::mem::replace(&mut *self.index.write(), index)
+        self.index.write().replace(Held::new(index))
     }
 
     /// What counts against the budget.
@@ -219,7 +267,8 @@ impl Disk {
             let _watched = self.watch.call();
             let synced = self.faults.at(Step::SegmentSync).and_then(|()| segment.file.sync_data());
             if let Err(error) = synced {
-                self.fail(format!("segment {}: sync: {error}", segment.id));
+                let reason = format!("segment {}: sync: {error}", segment.id);
+                self.fail(Failure { reason, is_for_space: is_no_space(&error) });
                 return;
             }
         }

@@ -4,13 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Disk;
 use super::compaction::Compaction;
-use super::opening::{self, Opened};
+use super::opening::{self, DiskError, Opened};
 use super::queue::{Next, Op};
 use super::rebuild::Rebuilds;
 use super::segments::Phase;
-use super::supervisor::Turn;
+use super::supervisor::{Stage, Turn};
+use super::{Disk, Failure};
 use crate::catalog::Which;
 use crate::dir::StoreId;
 use crate::faults::Step;
@@ -39,14 +39,15 @@ pub(super) struct Writer<'a> {
 }
 
 /// Opens a disk tier and serves it. None: the queue was closed. Some: the tier failed.
-pub(super) fn serve(shared: &Arc<Shared>, store: StoreId, turn: &Turn) -> Option<String> {
-    let Opened { disk, generations, generation } = match opening::open(shared, store) {
+pub(super) fn serve(shared: &Arc<Shared>, store: StoreId, turn: &Turn) -> Option<Failure> {
+    let Opened { disk, generations, generation } = match opening::open(shared, store, turn) {
         Ok(opened) => opened,
-        Err(error) => return Some(error.to_string()),
+        Err(error) => return Some(error.into()),
     };
     if !shared.install_disk(&disk, || !turn.is_abandoned()) {
-        return Some("left behind while it was opened".into());
+        return Some(DiskError::LeftBehind.into());
     }
+    turn.enter(Stage::Open);
     let stop = Arc::new((parking_lot::Mutex::new(false), parking_lot::Condvar::new()));
     let flusher = std::thread::Builder::new().name("brim-flush".into()).spawn({
         let (shared, disk, stop) = (Arc::clone(shared), Arc::clone(&disk), Arc::clone(&stop));
@@ -67,7 +68,7 @@ pub(super) fn serve(shared: &Arc<Shared>, store: StoreId, turn: &Turn) -> Option
     });
     let flusher = match flusher {
         Ok(flusher) => flusher,
-        Err(error) => return Some(format!("no thread to flush with: {error}")),
+        Err(error) => return Some(Failure::of(format_args!("no thread to flush with: {error}"))),
     };
     let mut writer = Writer {
         shared,
@@ -86,7 +87,7 @@ pub(super) fn serve(shared: &Arc<Shared>, store: StoreId, turn: &Turn) -> Option
 }
 
 impl Writer<'_> {
-    fn serve(&mut self) -> Option<String> {
+    fn serve(&mut self) -> Option<Failure> {
         self.housekeeping();
         loop {
             let wait = self.shared.config.flush_every.min(self.pause_of_background_work());

@@ -12,9 +12,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Index, IndexError, SledIndex};
+use super::{Index, IndexError, SledIndex, Tuning};
 use crate::dir::{StoreId, sync_dir};
-use crate::faults::{Faults, Step};
+use crate::faults::Step;
 
 /// The name under which an index remembers whose it is.
 const META_STORE: &str = "store";
@@ -31,8 +31,7 @@ pub(crate) struct Generation {
 pub(crate) struct Generations {
     dir: PathBuf,
     store: StoreId,
-    cache_bytes: u64,
-    faults: Faults,
+    tuning: Tuning,
     /// The number of the first generation.
     first: u64,
 }
@@ -69,8 +68,8 @@ fn read_current(dir: &Path) -> Result<Option<u64>, IndexError> {
 }
 
 impl Generations {
-    pub(crate) fn new(dir: PathBuf, store: StoreId, cache_bytes: u64, faults: Faults) -> Self {
-        Self { dir, store, cache_bytes, faults, first: 1 }
+    pub(crate) fn new(dir: PathBuf, store: StoreId, tuning: Tuning) -> Self {
+        Self { dir, store, tuning, first: 1 }
     }
 
     /// The first generation that is made has this number.
@@ -83,8 +82,8 @@ impl Generations {
     }
 
     fn open(&self, number: u64) -> Result<SledIndex, IndexError> {
-        self.faults.at(Step::IndexOpen)?;
-        SledIndex::open(&self.path_of(number), self.cache_bytes, self.faults.clone())
+        self.tuning.faults.at(Step::IndexOpen)?;
+        SledIndex::open(&self.path_of(number), self.tuning.clone())
     }
 
     /// The generation that counts, for reading alone: nothing is made or removed but what sled does itself.
@@ -104,15 +103,17 @@ impl Generations {
         }
     }
 
-    /// Opens the generation that counts, or makes the first; leftovers are removed.
-    pub(crate) fn open_or_make(&self) -> Result<Generation, IndexError> {
+    /// Opens the generation that counts, or makes the first; leftovers are removed, unless `is_given_up` meanwhile: then
+    /// the folder may be another tier's.
+    pub(crate) fn open_or_make(&self, is_given_up: &dyn Fn() -> bool) -> Result<Generation, IndexError> {
         std::fs::create_dir_all(&self.dir)?;
+        let found = numbered(&self.dir)?;
         let generation = match read_current(&self.dir)? {
             Some(number) => self.open_current(number)?,
             None => self.first()?,
         };
-        for number in numbered(&self.dir)? {
-            if number != generation.number {
+        for number in found {
+            if number != generation.number && !is_given_up() {
                 self.remove(number);
             }
         }
@@ -151,7 +152,7 @@ impl Generations {
 
     /// From here on this generation counts. It has been flushed.
     pub(crate) fn name_current(&self, number: u64) -> Result<(), IndexError> {
-        self.faults.at(Step::IndexSwitch)?;
+        self.tuning.faults.at(Step::IndexSwitch)?;
         let unfinished = self.dir.join("current.new");
         let mut file = File::create(&unfinished)?;
         file.write_all(line(number).as_bytes())?;

@@ -11,9 +11,11 @@ mod generation;
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use brim_semantics::KeyHash;
+use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::faults::{Faults, Step};
 
@@ -45,8 +47,26 @@ pub(crate) enum IndexError {
     Panicked(String),
     #[error("index: {0}")]
     Io(#[from] io::Error),
+    /// Of the engine. What it has on disk is as good as after a crash.
+    #[error("index: {0}")]
+    NoSpace(String),
     #[error("the index belongs to another store")]
     Foreign,
+}
+
+impl IndexError {
+    pub(crate) fn is_no_space(&self) -> bool {
+        match self {
+            Self::NoSpace(_) => true,
+            Self::Io(error) => is_no_space(error),
+            Self::Engine(_) | Self::Panicked(_) | Self::Foreign => false,
+        }
+    }
+}
+
+/// The file system, or a quota, has no room: what is there is whole, and there may be room again.
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Called for each entry of a walk; false ends it.
@@ -68,6 +88,7 @@ pub(crate) trait Index: Send + Sync {
 fn guarded<R>(call: impl FnOnce() -> sled::Result<R>) -> Result<R, IndexError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(error))) if is_no_space(&error) => Err(IndexError::NoSpace(error.to_string())),
         Ok(Err(error)) => Err(IndexError::Engine(error.to_string())),
         Err(panic) => Err(IndexError::Panicked(panic_text(&*panic))),
     }
@@ -78,20 +99,32 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 
-/// sled 0.34.7. Its cache setting counts bytes on disk; the memory is about four times that.
+/// How a database is opened.
+#[derive(Debug, Clone)]
+pub(crate) struct Tuning {
+    /// sled's own cache: bytes as on disk, which cost about four times as many in memory.
+    pub(crate) cache_bytes: u64,
+    /// Space that is reserved behind the end of its file: what it has taken, it can write to a full disk.
+    pub(crate) reserve_bytes: u64,
+    pub(crate) faults: Faults,
+}
+
+/// sled 0.34.7. It dies of a write that finds no space, so some is reserved.
 pub(crate) struct SledIndex {
     db: sled::Db,
     entries: sled::Tree,
     meta: sled::Tree,
-    faults: Faults,
+    file: PathBuf,
+    reserved_to: AtomicU64,
+    tuning: Tuning,
 }
 
 impl SledIndex {
-    pub(crate) fn open(dir: &Path, cache_bytes: u64, faults: Faults) -> Result<Self, IndexError> {
+    pub(crate) fn open(dir: &Path, tuning: Tuning) -> Result<Self, IndexError> {
         let (db, entries, meta) = guarded(|| {
             let db = sled::Config::new()
                 .path(dir)
-                .cache_capacity(cache_bytes)
+                .cache_capacity(tuning.cache_bytes)
                 .mode(sled::Mode::LowSpace)
                 .flush_every_ms(Some(500))
                 .open()?;
@@ -99,23 +132,37 @@ impl SledIndex {
             let meta = db.open_tree("meta")?;
             Ok((db, entries, meta))
         })?;
-        Ok(Self { db, entries, meta, faults })
+        Ok(Self { db, entries, meta, file: dir.join("db"), reserved_to: AtomicU64::new(0), tuning })
+    }
+
+    /// Sees to it that what sled appends next finds its space, as far as the file system can do that.
+    fn reserve(&self) {
+        let reserve = self.tuning.reserve_bytes;
+        let Ok(length) = std::fs::metadata(&self.file).map(|file| file.len()) else { return };
+        if reserve == 0 || length + reserve / 2 <= self.reserved_to.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(file) = std::fs::OpenOptions::new().write(true).open(&self.file) else { return };
+        // The file keeps its length: sled finds its log and nothing behind it.
+        if fallocate(&file, FallocateFlags::KEEP_SIZE, 0, length + reserve).is_ok() {
+            self.reserved_to.store(length + reserve, Ordering::Relaxed);
+        }
     }
 }
 
 impl Index for SledIndex {
     fn get(&self, key: &IndexKey) -> Result<Option<Vec<u8>>, IndexError> {
-        self.faults.at(Step::IndexGet)?;
+        self.tuning.faults.at(Step::IndexGet)?;
         guarded(|| Ok(self.entries.get(key)?.map(|value| value.to_vec())))
     }
 
     fn put(&self, key: &IndexKey, value: &[u8]) -> Result<(), IndexError> {
-        self.faults.at(Step::IndexPut)?;
+        self.tuning.faults.at(Step::IndexPut)?;
         guarded(|| self.entries.insert(key, value).map(drop))
     }
 
     fn remove(&self, key: &IndexKey) -> Result<(), IndexError> {
-        self.faults.at(Step::IndexRemove)?;
+        self.tuning.faults.at(Step::IndexRemove)?;
         guarded(|| self.entries.remove(key).map(drop))
     }
 
@@ -141,11 +188,13 @@ impl Index for SledIndex {
     }
 
     fn flush(&self) -> Result<(), IndexError> {
-        self.faults.at(Step::IndexFlush)?;
-        guarded(|| self.db.flush().map(drop))
+        self.tuning.faults.at(Step::IndexFlush)?;
+        guarded(|| self.db.flush().map(drop))?;
+        self.reserve();
+        Ok(())
     }
 
     fn size_bytes(&self) -> Result<u64, IndexError> {
-        guarded(|| self.db.size_on_disk())
+        guarded(|| self.db.size_on_disk()).map(|bytes| bytes + self.tuning.reserve_bytes)
     }
 }

@@ -29,7 +29,7 @@ pub use verify::{Finding, Problem, ProblemKind, Verification, verify};
 use crate::dir::{self, Format, OpenError, StoreId};
 use crate::disk::{INDEX_DIR, SEGMENT_DIR, Segments};
 use crate::faults::Faults;
-use crate::index::{CURRENT_FILE, Generation, Generations, Index, IndexError, SledIndex};
+use crate::index::{CURRENT_FILE, Generation, Generations, Index, IndexError, SledIndex, Tuning};
 use crate::purge::{LogTail, Names, Position, PurgeLog, Table, replayed};
 use crate::response::ResponseHead;
 
@@ -209,7 +209,8 @@ impl OfflineStore {
         };
         let has_bodies = segments.as_ref().is_some_and(|segments| segments.count() > 0);
         let index = if has_bodies || index_dir.join(CURRENT_FILE).exists() {
-            let generations = Generations::new(index_dir, store, INDEX_CACHE_BYTES, Faults::default());
+            let tuning = Tuning { cache_bytes: INDEX_CACHE_BYTES, reserve_bytes: 0, faults: Faults::default() };
+            let generations = Generations::new(index_dir, store, tuning);
             generations.look().map(|Generation { index, .. }| Some(index))
         } else {
             Ok(None)

@@ -90,6 +90,64 @@ async fn a_tier_that_fails_is_replaced_and_purges_hold() {
     }
 }
 
+/// An index that finds no space is closed, and opened again when there is some: nothing that was there is lost, and what memory
+/// holds is served meanwhile.
+#[tokio::test]
+async fn a_tier_that_finds_no_space_is_opened_again() {
+    for step in [Step::IndexPut, Step::IndexFlush, Step::SegmentSync] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open_with(dir.path()).await;
+        put_path(&store, "/before", 1, 5_000).await;
+        put_path(&store, "/gone", 1, 5_000).await;
+        store.close().await;
+        drop(store);
+        let (store, faults) = open_with(dir.path()).await;
+        let position = store.position();
+        faults.plan(step, 0, 1, Fault::NoSpace);
+        // Somebody holds on to the tier all the while.
+        let mut fill = store.begin(head("/slow", position), Some(3 << 20));
+        fill.append(body("/slow", 1, 2 << 20)).await.unwrap();
+        put_path(&store, "/a", 7, 5_000).await;
+        until(&store, "closed", |stats| matches!(&stats.disk, DiskState::Failed(reason) if reason.contains("space")))
+            .await;
+        assert_eq!(serve(&store, "/a").await.unwrap(), body("/a", 7, 5_000), "{step:?}");
+        store.purge(url("/gone"), PurgeMode::Hard, now()).await.unwrap();
+        until(&store, "opened again", |stats| stats.disk == DiskState::Ready).await;
+        serves(&store, "/b").await;
+        assert!(serve(&store, "/gone").await.is_none(), "{step:?}: purged meanwhile");
+        assert_eq!(store.stats().quarantined, 0, "{step:?}");
+        drop(fill);
+        store.flush().await;
+        store.close().await;
+        drop(store);
+        let store = open(dir.path()).await;
+        for path in ["/before", "/b"] {
+            assert!(serve(&store, path).await.is_some(), "{step:?}: {path}");
+        }
+        assert!(serve(&store, "/gone").await.is_none());
+    }
+}
+
+/// A disk that is full while a store is opened costs nothing that is on it.
+#[tokio::test]
+async fn a_tier_that_cannot_be_opened_for_want_of_space_is_opened_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open_with(dir.path()).await;
+    put_path(&store, "/before", 1, 5_000).await;
+    store.close().await;
+    drop(store);
+    let config = config(dir.path());
+    let faults = config.faults.clone();
+    faults.plan(Step::IndexOpen, 0, 2, Fault::NoSpace);
+    let store = opened(config).await;
+    assert!(matches!(store.stats().disk, DiskState::Failed(_)), "{:?}", store.stats().disk);
+    put_path(&store, "/a", 7, 5_000).await;
+    assert!(serve(&store, "/a").await.is_some());
+    until(&store, "opened", |stats| stats.disk == DiskState::Ready).await;
+    serves(&store, "/b").await;
+    assert_eq!(store.stats().quarantined, 0);
+}
+
 /// A read that fails is a miss for the one response; an index that cannot be read fails as a whole.
 #[tokio::test]
 async fn reads_that_fail_are_misses() {
@@ -199,6 +257,67 @@ async fn a_disk_that_hangs_is_left_behind() {
         assert_eq!(store.stats().quarantined, 1);
         store.close().await;
     }
+}
+
+/// An index that hangs while it is opened is left behind; when it comes back, it takes nothing from the tier in its place.
+#[tokio::test]
+async fn an_opening_that_hangs_is_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open_with(dir.path()).await;
+    put_path(&store, "/before", 1, 5_000).await;
+    store.close().await;
+    drop(store);
+    // Opening is given ten times as long as other calls.
+    let config = StoreConfig { stall_after: STALL_AFTER / 5, ..config(dir.path()) };
+    let faults = config.faults.clone();
+    faults.plan(Step::IndexOpen, 0, 1, Fault::Hold);
+    let store = Store::open(config).await.unwrap();
+    until(&store, "left behind", |stats| stats.stalls == 1 && stats.disk == DiskState::Ready).await;
+    assert_eq!(store.stats().quarantined, 1);
+    put_path(&store, "/a", 7, 5_000).await;
+    store.flush().await;
+    faults.clear();
+    // It has come back when its thread has let go of the index that was set aside.
+    assert!(serve(&store, "/before").await.is_none());
+    for path in ["/b", "/c"] {
+        put_path(&store, path, 7, 5_000).await;
+        store.flush().await;
+    }
+    store.close().await;
+    assert_eq!(store.stats().stalls, 1);
+    for part in ["index/current", "seg"] {
+        assert!(dir.path().join(part).exists(), "{part}");
+    }
+}
+
+/// Nothing more is tried when setting a tier aside hangs: what comes late might take the next one's files. The store goes on in
+/// memory, and closes.
+#[tokio::test]
+async fn a_setting_aside_that_hangs_ends_the_disk_tier() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = StoreConfig { stall_after: STALL_AFTER / 5, ..config(dir.path()) };
+    let faults = config.faults.clone();
+    let store = opened(config).await;
+    put_path(&store, "/before", 1, 5_000).await;
+    faults.plan(Step::Quarantine, 0, 1, Fault::Hold);
+    store.fail_disk("on purpose");
+    until(&store, "given up", |stats| matches!(&stats.disk, DiskState::Failed(reason) if reason.contains("set aside")))
+        .await;
+    serves(&store, "/a").await;
+    let receipt = store.purge(url("/a"), PurgeMode::Hard, now()).await.unwrap();
+    assert!(serve(&store, "/a").await.is_none());
+    faults.clear();
+    store.close().await;
+    assert!(matches!(Store::open(super::support::config(dir.path())).await, Err(crate::OpenError::InUse { .. })));
+    assert_eq!(store.position(), receipt.position);
+}
+
+/// Each tier that hangs leaves threads behind, so their number has a bound.
+#[tokio::test]
+async fn a_disk_that_hangs_again_and_again_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open_with(dir.path()).await;
+    crate::disk::assert_stalls_are_bounded(store.shared());
 }
 
 /// A store closes although its disk hangs.

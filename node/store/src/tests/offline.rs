@@ -5,7 +5,7 @@ use super::damage::{files_below, flip, served};
 use super::support::*;
 use crate::dir::{Format, read_format};
 use crate::faults::Faults;
-use crate::index::{Generations, Index};
+use crate::index::{Generations, Index, Tuning};
 use crate::offline::*;
 use crate::purge::{LogRecord, OpenedLog, PurgeLog};
 use crate::{OpenError, Position, PurgeMode, Selector};
@@ -148,7 +148,8 @@ async fn a_damaged_entry_is_told_by_its_key() {
     let dir = filled(2, 100).await;
     let changed = {
         let Format::Known(store) = read_format(dir.path()) else { panic!("a format file") };
-        let generations = Generations::new(dir.path().join("index"), store, 1 << 20, Faults::default());
+        let tuning = Tuning { cache_bytes: 1 << 20, reserve_bytes: 0, faults: Faults::default() };
+        let generations = Generations::new(dir.path().join("index"), store, tuning);
         let index = generations.look().unwrap().index;
         let mut all: Vec<([u8; 24], Vec<u8>)> = Vec::new();
         index

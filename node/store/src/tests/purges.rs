@@ -185,3 +185,70 @@ async fn purges_that_nothing_can_be_named_by_are_forgotten() {
     drop(store);
     assert_eq!(open(dir.path()).await.position().0, 20);
 }
+
+/// Holds the walk back until the sender is dropped.
+async fn hold_walks(store: &crate::Store) -> std::sync::mpsc::Sender<()> {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    drop(store.shared().walk_pool.submit(usize::MAX, move || {
+        let _ = begun.send(());
+        let _ = held.recv();
+    }));
+    begins.await.unwrap();
+    release
+}
+
+/// However many purges wait, one walk over all stored responses counts what each of them hit.
+#[tokio::test]
+async fn purges_that_wait_share_a_walk() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for n in 0..30 {
+        let key = format!("group-{}", n % 10);
+        let path = format!("/{n}");
+        let named = crate::ResponseHead { surrogate_keys: vec![key.into()], ..head(&path, store.position()) };
+        put(&store, named, body(&path, 1, 100)).await;
+    }
+    let release = hold_walks(&store).await;
+    let purge = |selector: Selector, mode| {
+        let store = store.clone();
+        tokio::spawn(async move { store.purge(selector, mode, now()).await.unwrap() })
+    };
+    let keyed = |n: usize| Selector::SurrogateKeys { site: None, keys: vec![format!("group-{n}").into()] };
+    let soft = purge(Selector::Everything, PurgeMode::Soft);
+    until(&store, "the first", |stats| stats.position == Position(1)).await;
+    let hard: Vec<_> = (0..8).map(|n| purge(keyed(n), PurgeMode::Hard)).collect();
+    until(&store, "all durable", |stats| stats.position == Position(9)).await;
+    assert!(serve(&store, "/0").await.is_none() && serve(&store, "/8").await.is_some(), "they hold without the walk");
+    while store.shared().reclaims.waiting() < 9 {
+        tokio::task::yield_now().await;
+    }
+    drop(release);
+    assert_eq!(soft.await.unwrap().matched, 30);
+    for purge in hard {
+        let receipt = purge.await.unwrap();
+        assert_eq!(receipt.matched, 3);
+        assert_eq!(store.receipt(&receipt.id).unwrap().matched, 3);
+    }
+    assert_eq!((store.shared().counters.walks.get(), store.stats().stored_count), (1, 6));
+}
+
+/// What would wait beyond the bound is not counted, and no purge waits for it.
+#[tokio::test]
+async fn walks_that_wait_have_a_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    put_path(&store, "/a", 1, 100).await;
+    let release = hold_walks(&store).await;
+    let everything = || crate::purge::Matcher::of(&Selector::Everything);
+    let counts: Vec<_> = (0..crate::reclaim::WAITING_MAX)
+        .map(|_| crate::reclaim::reclaim(store.shared(), everything(), Position(1), PurgeMode::Soft))
+        .collect();
+    let receipt = store.purge(Selector::Everything, PurgeMode::Hard, now()).await.unwrap();
+    assert_eq!((receipt.matched, receipt.position), (0, Position(1)));
+    assert!(serve(&store, "/a").await.is_none(), "it holds");
+    drop(release);
+    for count in counts {
+        assert_eq!(count.await, Ok(1));
+    }
+}

@@ -1,0 +1,124 @@
+//! Reclaiming: what a purge hit is counted, and after a hard one its space given back. The purge holds before and without it.
+//!
+//! Always true:
+//! - One walk over the catalog serves all purges that wait for one when it begins.
+//! - At most [`WAITING_MAX`] wait. What a further one hit is not counted; its space is given back when it is next looked for,
+//!   by another purge's walk, or by eviction.
+
+use std::sync::Arc;
+
+use brim_semantics::PurgeState;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::catalog::Which;
+use crate::disk::Op;
+use crate::purge::{Matcher, Position, PurgeMode};
+use crate::response::StoredResponse;
+use crate::shared::Shared;
+
+pub(crate) const WAITING_MAX: usize = 65_536;
+/// With so many purges in a walk the clock is asked of each response first: it knows all purges at once.
+const MANY: usize = 4;
+
+/// A purge whose hits are to be counted.
+struct Reclaim {
+    matcher: Matcher,
+    position: Position,
+    mode: PurgeMode,
+    counted: oneshot::Sender<u64>,
+}
+
+/// Purges that wait for a walk.
+#[derive(Default)]
+pub(crate) struct Reclaims(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    reclaims: Vec<Reclaim>,
+    /// A walk has been asked for and has not begun.
+    is_asked_for: bool,
+}
+
+impl Reclaims {
+    /// Threads were left behind, and what waited for them was dropped.
+    pub(crate) fn reset(&self) {
+        *self.0.lock() = Waiting::default();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.lock().reclaims.len()
+    }
+}
+
+/// Has the walk made that counts what a purge hit. An error where it will not be counted.
+pub(crate) fn reclaim(
+    shared: &Arc<Shared>,
+    matcher: Matcher,
+    position: Position,
+    mode: PurgeMode,
+) -> oneshot::Receiver<u64> {
+    let (counted, count) = oneshot::channel();
+    let mut waiting = shared.reclaims.0.lock();
+    if waiting.reclaims.len() < WAITING_MAX {
+        waiting.reclaims.push(Reclaim { matcher, position, mode, counted });
+    }
+    if !std::mem::replace(&mut waiting.is_asked_for, true) {
+        let walking = Arc::clone(shared);
+        drop(shared.walk_pool.submit(usize::MAX, move || walking.reclaim_waiting()));
+    }
+    count
+}
+
+impl Shared {
+    fn reclaim_waiting(&self) {
+        let reclaims = std::mem::take(&mut *self.reclaims.0.lock()).reclaims;
+        self.counters.walks.add(1);
+        let mut counts = vec![0; reclaims.len()];
+        let mut gone = Vec::new();
+        self.catalog.each(|key, card| {
+            let is_live = || self.clock().state_now(&card.names, card.fetched_at) == PurgeState::Live;
+            if reclaims.len() >= MANY && is_live() {
+                return;
+            }
+            let mut hits = reclaims
+                .iter()
+                .enumerate()
+                .filter(|(_, reclaim)| card.fetched_at < reclaim.position && reclaim.matcher.matches(&card.names));
+            // It counts for every soft purge, and for the first hard one.
+            let hard = hits.find(|(n, reclaim)| {
+                let is_hard = reclaim.mode == PurgeMode::Hard;
+                counts[*n] += u64::from(!is_hard);
+                is_hard
+            });
+            if let Some((n, _)) = hard {
+                gone.push((n, Which { key, variant: card.variant, serial: card.serial }));
+            }
+        });
+        self.give_back(gone, &mut counts);
+        for (reclaim, count) in reclaims.into_iter().zip(counts) {
+            self.committer.note_matched(reclaim.position, count);
+            let _ = reclaim.counted.send(count);
+        }
+    }
+
+    fn give_back(&self, gone: Vec<(usize, Which)>, counts: &mut [u64]) {
+        let is_purged = |one: &Arc<StoredResponse>| {
+            self.clock().state(&one.names, one.head.fetched_at, &one.checked) == PurgeState::Hard
+        };
+        let mut removed = Vec::with_capacity(gone.len());
+        for (n, which) in gone {
+            self.remember_purged(which.key);
+            let ((), let_go) = self.memory.remove_some(which.key, is_purged, || ());
+            self.let_go(let_go);
+            if self.catalog.remove(which) {
+                counts[n] += 1;
+                removed.push(which);
+            }
+        }
+        if !removed.is_empty() {
+            self.reading().queue.push(Op::Forget(removed));
+        }
+    }
+}
