@@ -158,6 +158,7 @@ pub(crate) fn quarantine(dir: &Path, parts: &[&str], faults: &Faults) -> io::Res
     let aside = all.join(format!("{:020}", now.as_nanos()));
     std::fs::create_dir_all(&aside)?;
     for part in parts {
+        faults.at(Step::Quarantine)?;
         match std::fs::rename(dir.join(part), aside.join(part)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -38,7 +38,7 @@ fn length_of(random: &mut Random) -> usize {
     usize::try_from(if random.below(20) == 0 { 300_000 + random.below(700_000) } else { small }).unwrap()
 }
 
-const STEPS: [(Step, Fault, u64); 22] = [
+const STEPS: [(Step, Fault, u64); 24] = [
     (Step::SegmentCreate, Fault::Kill, 6),
     (Step::SegmentAppend, Fault::Kill, 90),
     (Step::SegmentAppend, Fault::Tear, 90),
@@ -52,6 +52,9 @@ const STEPS: [(Step, Fault, u64); 22] = [
     (Step::IndexRemove, Fault::Kill, 20),
     (Step::IndexFlush, Fault::Kill, 6),
     (Step::IndexSwitch, Fault::Kill, 1),
+    (Step::IndexOpen, Fault::Kill, 1),
+    // Before anything is moved aside, with the index aside alone, and with both aside and no new store.
+    (Step::Quarantine, Fault::Kill, 3),
     (Step::LogAppend, Fault::Kill, 12),
     (Step::LogAppend, Fault::Tear, 12),
     (Step::LogSync, Fault::Kill, 12),
@@ -64,21 +67,30 @@ const STEPS: [(Step, Fault, u64); 22] = [
     (Step::Format, Fault::Kill, 1),
 ];
 
+fn version_of_round(round: &str) -> u64 {
+    round.parse::<u64>().unwrap() * 1_000_000
+}
+
 /// Not a test by itself: what the killed process does. Tells each acknowledged purge on its standard output.
 #[tokio::test]
 async fn child() {
     let (Ok(dir), Ok(round)) = (std::env::var(DIR), std::env::var(ROUND)) else { return };
     let mut random = Random::seeded("crash child");
     let config = small(Path::new(&dir));
+    let mut fails_at = None;
     if let Ok(at) = std::env::var(AT) {
         let numbers: Vec<u64> = at.split(' ').map(|number| number.parse().unwrap()).collect();
         let (step, fault, _) = STEPS[usize::try_from(numbers[0]).unwrap()];
         config.faults.plan(step, numbers[1], 1, fault);
+        fails_at = (step == Step::Quarantine).then_some(version_of_round(&round) + 200);
     }
     let store = opened(config).await;
-    let mut version = round.parse::<u64>().unwrap() * 1_000_000;
+    let mut version = version_of_round(&round);
     loop {
         version += 1;
+        if fails_at == Some(version) {
+            store.fail_disk("on purpose");
+        }
         let path = format!("/{}", random.below(KEYS));
         match random.below(12) {
             // What the disk does not take for the moment is no matter here.
@@ -95,6 +107,9 @@ async fn child() {
                 let named = if everything { "*" } else { &path };
                 // Every version up to this one was fetched before the purge.
                 writeln!(std::io::stdout(), "\npurged {named} {version}").unwrap();
+                let stats = store.stats();
+                let work = [stats.segments_evicted, stats.segments_compacted, stats.index_rebuilds];
+                writeln!(std::io::stdout(), "work {} {} {}", work[0], work[1], work[2]).unwrap();
             }
         }
     }
@@ -106,6 +121,8 @@ struct Promises {
     purged: HashMap<String, u64>,
     purges: usize,
     served: usize,
+    /// Segments evicted and compacted, indexes rebuilt.
+    work: [u64; 3],
 }
 
 fn start(dir: &Path, round: u64, at: Option<String>) -> Child {
@@ -125,6 +142,7 @@ impl Promises {
         let reader = std::thread::spawn(move || lines.lines().map_while(Result::ok).collect::<Vec<_>>());
         kill(&mut child);
         child.wait().unwrap();
+        let mut work = [0; 3];
         for line in reader.join().unwrap() {
             let words: Vec<&str> = line.split(' ').collect();
             // A line that was cut off has fewer digits: it claims less, never more.
@@ -132,7 +150,11 @@ impl Promises {
                 self.purged.insert(named.to_owned(), version.parse().unwrap_or(0));
                 self.purges += 1;
             }
+            if let ["work", evicted, compacted, rebuilt] = words[..] {
+                work = [evicted, compacted, rebuilt].map(|count| count.parse().unwrap_or(0));
+            }
         }
+        self.work.iter_mut().zip(work).for_each(|(all, of_one)| *all += of_one);
     }
 
     /// Every acknowledged purge holds, and every body served is one that was stored under its key.
@@ -171,7 +193,10 @@ fn kill_9_loses_no_acknowledged_purge_and_serves_no_wrong_body() {
         promises.check(&runtime(), dir.path(), &format!("kill {round}"));
     }
     println!("{} purges acknowledged, {} bodies served after {KILLS} kills", promises.purges, promises.served);
+    println!("{:?} segments evicted and compacted, indexes rebuilt", promises.work);
     assert!(promises.purges > 10 && promises.served > 10);
+    // Rebuilding is rare; the kill at its step shows that it happens.
+    assert!(promises.work[0] > 10 && promises.work[1] > 10, "{:?}", promises.work);
 }
 
 /// The process dies at each step that writes, before it or with half of it written, at a moment of the step's life that is drawn.
