@@ -39,6 +39,8 @@ struct Known {
     order: u64,
     phase: Phase,
     handle: Weak<Segment>,
+    /// It could not be removed once, and that was said.
+    is_stuck: bool,
 }
 
 #[derive(Debug)]
@@ -66,7 +68,8 @@ impl Segments {
             let entry = entry?;
             let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
             let bytes = entry.metadata()?.len();
-            known.insert(id, Known { bytes, order: 0, phase: Phase::Closed, handle: Weak::new() });
+            let one = Known { bytes, order: 0, phase: Phase::Closed, handle: Weak::new(), is_stuck: false };
+            known.insert(id, one);
         }
         let next_id = known.keys().next_back().map_or(1, |last| last + 1);
         (0..).zip(known.values_mut()).for_each(|(order, known)| known.order = order);
@@ -109,7 +112,8 @@ impl Segments {
         }
         let segment = Arc::new(Segment { id, store: self.store, file });
         let order = self.next_order.fetch_add(1, Ordering::Relaxed);
-        let known = Known { bytes: FILE_HEADER_BYTES, order, phase: Phase::Growing, handle: Arc::downgrade(&segment) };
+        let handle = Arc::downgrade(&segment);
+        let known = Known { bytes: FILE_HEADER_BYTES, order, phase: Phase::Growing, handle, is_stuck: false };
         self.known.lock().insert(id, known);
         self.used.fetch_add(FILE_HEADER_BYTES, Ordering::Relaxed);
         Ok(segment)
@@ -197,30 +201,34 @@ impl Segments {
 
     /// Removes a segment unless it was revived.
     pub(crate) fn remove_doomed(&self, id: u64) {
-        // Looked at and taken in one step: who revives it comes before or finds it gone.
-        let taken = {
-            let mut known = self.known.lock();
-            match known.get(&id) {
-                Some(found) if found.phase == Phase::Doomed => known.remove(&id),
-                _ => None,
-            }
-        };
-        if let Some(known) = taken {
-            self.used.fetch_sub(known.bytes, Ordering::Relaxed);
-            self.remove(id);
-        }
+        self.remove_if(id, |phase| phase == Phase::Doomed);
     }
 
     /// Unlinks the file. Who still reads it may go on.
     pub(crate) fn remove(&self, id: u64) {
-        if let Some(known) = self.known.lock().remove(&id) {
-            self.used.fetch_sub(known.bytes, Ordering::Relaxed);
-        }
+        self.remove_if(id, |_| true);
+    }
+
+    fn remove_if(&self, id: u64, is_wanted: impl Fn(Phase) -> bool) {
+        // Looked at and taken in one step: who revives it comes before or finds it gone.
+        let taken = {
+            let mut known = self.known.lock();
+            if known.get(&id).is_some_and(|found| is_wanted(found.phase)) { known.remove(&id) } else { None }
+        };
+        let Some(known) = taken else { return };
         self.recent.lock().retain(|segment| segment.id != id);
         match self.faults.at(Step::SegmentRemove).and_then(|()| std::fs::remove_file(path_of(&self.dir, id))) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(segment = id, %error, "a segment file could not be removed"),
+            Err(error) => {
+                if !known.is_stuck {
+                    tracing::warn!(segment = id, %error, "a segment file cannot be removed; each flush tries again");
+                }
+                // It still takes its space.
+                self.known.lock().insert(id, Known { phase: Phase::Doomed, is_stuck: true, ..known });
+                return;
+            }
         }
+        self.used.fetch_sub(known.bytes, Ordering::Relaxed);
     }
 }

@@ -148,6 +148,25 @@ async fn a_tier_that_cannot_be_opened_for_want_of_space_is_opened_later() {
     assert_eq!(store.stats().quarantined, 0);
 }
 
+/// A file that cannot be removed still takes its space: it counts, and goes later.
+#[tokio::test]
+async fn a_segment_that_cannot_be_removed_counts_until_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, faults) = open_with(dir.path()).await;
+    let segment_files = || std::fs::read_dir(dir.path().join("seg")).unwrap().count();
+    put_path(&store, "/large", 1, 3 << 20).await;
+    store.flush().await;
+    let before = store.stats().segment_bytes;
+    faults.plan(Step::SegmentRemove, 0, 3, Fault::Io);
+    store.purge(url("/large"), PurgeMode::Hard, now()).await.unwrap();
+    for _ in 0..2 {
+        store.flush().await;
+        assert_eq!((segment_files(), store.stats().segment_bytes), (1, before));
+    }
+    until(&store, "removed", |stats| stats.segment_bytes == 0).await;
+    assert_eq!(segment_files(), 0);
+}
+
 /// A read that fails is a miss for the one response; an index that cannot be read fails as a whole.
 #[tokio::test]
 async fn reads_that_fail_are_misses() {

@@ -187,8 +187,8 @@ async fn purges_that_nothing_can_be_named_by_are_forgotten() {
 }
 
 /// Holds the walk back until the sender is dropped.
-async fn hold_walks(store: &crate::Store) -> std::sync::mpsc::Sender<()> {
-    let (release, held) = std::sync::mpsc::channel::<()>();
+async fn hold_walks(store: &crate::Store) -> std::sync::mpsc::SyncSender<()> {
+    let (release, held) = std::sync::mpsc::sync_channel::<()>(0);
     let (begun, begins) = tokio::sync::oneshot::channel();
     drop(store.shared().walk_pool.submit(usize::MAX, move || {
         let _ = begun.send(());
