@@ -48,6 +48,8 @@ pub(crate) enum Whereabouts {
     Queued { segment: Option<u64> },
     /// In this segment, by an index entry of so many bytes.
     Written { segment: u64, entry_bytes: u32 },
+    /// On a disk tier that is closed for now.
+    Away,
 }
 
 #[derive(Debug, Clone)]
@@ -94,7 +96,7 @@ impl Card {
     fn segment(&self) -> Option<u64> {
         match self.at {
             Whereabouts::Written { segment, .. } => Some(segment),
-            Whereabouts::Memory | Whereabouts::Queued { .. } => None,
+            Whereabouts::Memory | Whereabouts::Queued { .. } | Whereabouts::Away => None,
         }
     }
 
@@ -103,14 +105,14 @@ impl Card {
         match self.at {
             Whereabouts::Written { segment, .. } => Some(segment),
             Whereabouts::Queued { segment } => segment,
-            Whereabouts::Memory => None,
+            Whereabouts::Memory | Whereabouts::Away => None,
         }
     }
 
     fn entry_bytes(&self) -> u64 {
         match self.at {
             Whereabouts::Written { entry_bytes, .. } => u64::from(entry_bytes),
-            Whereabouts::Memory | Whereabouts::Queued { .. } => 0,
+            Whereabouts::Memory | Whereabouts::Queued { .. } | Whereabouts::Away => 0,
         }
     }
 }
@@ -217,20 +219,20 @@ impl Catalog {
     pub(crate) fn put_found(&self, key: KeyHash, card: Card) -> Found {
         let mut shard = self.shard(key).write();
         let cards = shard.entry(key).or_insert_with(|| Vec::with_capacity(1));
-        if let Some(known) = cards.iter_mut().find(|known| known.variant == card.variant) {
-            if known.serial != card.serial || known.at != Whereabouts::Memory {
-                return Found::Refused;
-            }
-            // It stayed in memory while the tier was closed.
-            self.set_at(known, card.at);
-            return Found::Known;
-        }
-        if cards.len() >= self.variants_max {
+        if cards.iter().any(|known| known.variant == card.variant) || cards.len() >= self.variants_max {
             return Found::Refused;
         }
         self.added(&card);
         cards.push(card);
         if cards.len() == 1 { Found::Alone } else { Found::WithOthers }
+    }
+
+    /// The index has it still, after its tier was closed. False: it was replaced or removed meanwhile.
+    pub(crate) fn confirm(&self, which: Which, at: Whereabouts) -> bool {
+        let mut shard = self.shard(which.key).write();
+        let Some(card) = find(&mut shard, which).filter(|card| card.at == Whereabouts::Away) else { return false };
+        self.set_at(card, at);
+        true
     }
 
     /// True when it is still the response of its variant; it then counts for the segment.
@@ -332,15 +334,36 @@ impl Catalog {
         cards.iter().map(|card| Which { key, variant: card.variant, serial: card.serial }).collect()
     }
 
-    /// Forgets the disk: what `is_in_memory` stays with that alone, all else goes.
-    pub(crate) fn leave_disk(&self, is_in_memory: impl Fn(Which) -> bool) {
+    /// The disk tier is closed for now. What it has stays known: what is replaced or removed meanwhile must not come back.
+    pub(crate) fn close_disk(&self) {
+        for shard in &self.shards {
+            for card in shard.write().values_mut().flatten().filter(|card| card.segment().is_some()) {
+                self.set_at(card, Whereabouts::Away);
+            }
+        }
+        self.live.lock().clear();
+    }
+
+    /// The disk tier is open again: what it has not confirmed goes, unless it `is_in_memory`.
+    pub(crate) fn forget_away(&self, is_in_memory: impl Fn(Which) -> bool) {
+        self.retain(|which, card| {
+            if card.at != Whereabouts::Away {
+                return true;
+            }
+            let stays = is_in_memory(which);
+            if stays {
+                self.set_at(card, Whereabouts::Memory);
+            }
+            stays
+        });
+    }
+
+    fn retain(&self, keep: impl Fn(Which, &mut Card) -> bool) {
         for shard in &self.shards {
             shard.write().retain(|key, cards| {
                 cards.retain_mut(|card| {
-                    let stays = is_in_memory(Which { key: *key, variant: card.variant, serial: card.serial });
-                    if stays {
-                        self.set_at(card, Whereabouts::Memory);
-                    } else {
+                    let stays = keep(Which { key: *key, variant: card.variant, serial: card.serial }, card);
+                    if !stays {
                         self.removed(card);
                     }
                     stays
@@ -348,6 +371,17 @@ impl Catalog {
                 !cards.is_empty()
             });
         }
+    }
+
+    /// Forgets the disk: what `is_in_memory` stays with that alone, all else goes.
+    pub(crate) fn leave_disk(&self, is_in_memory: impl Fn(Which) -> bool) {
+        self.retain(|which, card| {
+            let stays = is_in_memory(which);
+            if stays {
+                self.set_at(card, Whereabouts::Memory);
+            }
+            stays
+        });
         self.live.lock().clear();
     }
 
@@ -422,8 +456,6 @@ impl Catalog {
 pub(crate) enum Found {
     Alone,
     WithOthers,
-    /// It is in memory, too.
-    Known,
     Refused,
 }
 
@@ -485,6 +517,26 @@ mod tests {
         assert_eq!((catalog.count(), catalog.written_count(), catalog.entry_bytes()), (3, 1, 50));
         catalog.leave_disk(|which| which.serial == 1);
         assert_eq!((catalog.count(), catalog.written_count(), catalog.bytes(), catalog.live_bytes(7)), (1, 0, 0, 0));
+    }
+
+    #[test]
+    fn what_changes_while_the_disk_is_away_does_not_come_back() {
+        let catalog = Catalog::new(4);
+        let which = |variant, serial| Which { key: KEY, variant, serial };
+        for variant in 1..=4 {
+            catalog.put(KEY, card(variant, variant));
+            assert!(catalog.placed(which(variant, variant), 7, 50));
+        }
+        catalog.close_disk();
+        assert_eq!((catalog.written_count(), catalog.live_bytes(7), catalog.count()), (0, 0, 4));
+        assert!(catalog.is_beyond_memory(KEY, 1) && !catalog.is_written(KEY, 1));
+        catalog.put(KEY, card(1, 10));
+        assert!(catalog.remove(which(2, 2)));
+        let at = Whereabouts::Written { segment: 7, entry_bytes: 50 };
+        let confirmed = [1, 2, 3].map(|variant| catalog.confirm(which(variant, variant), at));
+        assert_eq!(confirmed, [false, false, true]);
+        catalog.forget_away(|_| false);
+        assert_eq!((catalog.count(), catalog.written_count(), catalog.live_bytes(7)), (2, 1, record_bytes(100)));
     }
 
     /// A body that was validated has its new entry in the queue: its segment is not empty.

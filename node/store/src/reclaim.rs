@@ -1,10 +1,11 @@
 //! Reclaiming: what a purge hit is counted, and after a hard one its space given back. The purge holds before and without it.
 //!
 //! Always true:
-//! - One walk over the catalog serves all purges that wait for one when it begins.
+//! - One walk over the catalog serves the purges that wait for one when it begins, at most [`TOGETHER_MAX`].
 //! - At most [`WAITING_MAX`] wait. What a further one hit is not counted; its space is given back when it is next looked for,
 //!   by another purge's walk, or by eviction.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use brim_semantics::PurgeState;
@@ -18,6 +19,8 @@ use crate::response::StoredResponse;
 use crate::shared::Shared;
 
 pub(crate) const WAITING_MAX: usize = 65_536;
+/// Purges that one walk counts for: a shard of the catalog is locked while each of its responses is compared with each of them.
+const TOGETHER_MAX: usize = 64;
 /// With so many purges in a walk the clock is asked of each response first: it knows all purges at once.
 const MANY: usize = 4;
 
@@ -35,8 +38,8 @@ pub(crate) struct Reclaims(Mutex<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
-    reclaims: Vec<Reclaim>,
-    /// A walk has been asked for and has not begun.
+    reclaims: VecDeque<Reclaim>,
+    /// Somebody walks, or will, until none waits.
     is_asked_for: bool,
 }
 
@@ -62,7 +65,7 @@ pub(crate) fn reclaim(
     let (counted, count) = oneshot::channel();
     let mut waiting = shared.reclaims.0.lock();
     if waiting.reclaims.len() < WAITING_MAX {
-        waiting.reclaims.push(Reclaim { matcher, position, mode, counted });
+        waiting.reclaims.push_back(Reclaim { matcher, position, mode, counted });
     }
     if !std::mem::replace(&mut waiting.is_asked_for, true) {
         let walking = Arc::clone(shared);
@@ -73,7 +76,21 @@ pub(crate) fn reclaim(
 
 impl Shared {
     fn reclaim_waiting(&self) {
-        let reclaims = std::mem::take(&mut *self.reclaims.0.lock()).reclaims;
+        loop {
+            let reclaims: Vec<Reclaim> = {
+                let mut waiting = self.reclaims.0.lock();
+                let count = waiting.reclaims.len().min(TOGETHER_MAX);
+                waiting.is_asked_for = count > 0;
+                waiting.reclaims.drain(..count).collect()
+            };
+            if reclaims.is_empty() {
+                return;
+            }
+            self.walk(reclaims);
+        }
+    }
+
+    fn walk(&self, reclaims: Vec<Reclaim>) {
         self.counters.walks.add(1);
         let mut counts = vec![0; reclaims.len()];
         let mut gone = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -25,6 +26,7 @@ use crate::watch::Watch;
 const PURGED_KEYS_MAX: usize = 65_536;
 /// How long writes wait after the file system had too little room; it is looked at more often.
 const RESERVE_PAUSE: Duration = Duration::from_secs(2);
+const ENDING_LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Marks of the purge clock that are not worth a look at what could be forgotten.
 const MARKS_KEPT: usize = 256;
 
@@ -78,8 +80,10 @@ pub(crate) struct Shared {
     pub(crate) is_disk_full: AtomicBool,
     /// Threads that hang may still be in the data directory.
     pub(crate) has_left_behind: AtomicBool,
-    /// Disk tiers that this process has opened: each gets numbers of its own for its files.
-    pub(crate) tiers: AtomicU64,
+    /// The next disk tier's files have numbers above this one: none that an earlier tier has used, or may still use.
+    pub(crate) numbers_from: AtomicU64,
+    /// Threads that close what is no longer used.
+    endings: Mutex<Vec<JoinHandle<()>>>,
     /// What fills under way were fetched after, and what the purge clock may forget.
     pub(crate) horizon: Horizon,
     /// Room was made, or the disk tier changed.
@@ -112,7 +116,8 @@ impl Shared {
             reclaims: Reclaims::default(),
             is_disk_full: AtomicBool::new(false),
             has_left_behind: AtomicBool::new(false),
-            tiers: AtomicU64::new(0),
+            numbers_from: AtomicU64::new(0),
+            endings: Mutex::default(),
             horizon: Horizon::default(),
             room: Signal::default(),
             purged: quick_cache::sync::Cache::new(PURGED_KEYS_MAX),
@@ -166,8 +171,34 @@ impl Shared {
         if is_closing {
             // Whoever opens the directory next must not find it open.
             end();
-        } else if let Err(error) = std::thread::Builder::new().name("brim-disk-end".into()).spawn(end) {
-            tracing::warn!(%error, "no thread to close a disk tier with");
+        } else {
+            self.apart("brim-disk-end", end);
+        }
+    }
+
+    /// Does what may take long at the end of something.
+    pub(crate) fn apart(&self, name: &str, work: impl FnOnce() + Send + 'static) {
+        match std::thread::Builder::new().name(name.into()).spawn(work) {
+            Ok(thread) => {
+                let mut endings = self.endings.lock();
+                endings.retain(|thread| !thread.is_finished());
+                endings.push(thread);
+            }
+            Err(error) => tracing::warn!(%error, name, "no thread to end something with"),
+        }
+    }
+
+    /// Waits for what is being closed, but not for ever. Blocks.
+    pub(crate) fn await_endings(&self) {
+        let deadline = std::time::Instant::now() + self.config.stall_after;
+        let endings = std::mem::take(&mut *self.endings.lock());
+        for thread in endings {
+            while !thread.is_finished() && std::time::Instant::now() < deadline {
+                std::thread::sleep(ENDING_LOOK_EVERY);
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
         }
     }
 
@@ -175,6 +206,12 @@ impl Shared {
     pub(crate) fn forget_disk(&self) {
         self.memory.drop_bodiless();
         self.catalog.leave_disk(|which| self.memory.holds(which));
+    }
+
+    /// The tier is closed, and will be opened again.
+    pub(crate) fn close_disk(&self) {
+        self.memory.drop_bodiless();
+        self.catalog.close_disk();
     }
 
     /// A tier is open, unless `is_wanted` says that nobody waits for it any more.

@@ -27,23 +27,22 @@ pub(crate) fn load(shared: &Shared, key: &CacheKey) -> Option<Arc<Variants>> {
     if let Some(variants) = shared.memory.get(key).filter(|variants| variants.complete) {
         return Some(variants);
     }
+    // Without a disk what is in memory may not be all, and is all that can be had.
+    let Some(disk) = shared.disk() else { return shared.memory.get(key) };
     let before = shared.memory.epoch(key.hash());
-    let (mut found, mut elsewhere) = (Vec::new(), Vec::new());
-    if let Some(disk) = shared.disk() {
-        let written;
-        (written, elsewhere) = shared.catalog.written(key.hash());
-        for which in written {
-            match load_one(shared, &disk, key, which) {
-                Ok(response) => found.push(response),
-                Err(Unusable::Gone) => {}
-                Err(Unusable::Purged) => {
-                    // Out of memory as well: without a card nobody would look for it there.
-                    shared.drop_response(which);
-                    shared.reading().queue.push(Op::Forget(vec![which]));
-                }
-                Err(Unusable::Damaged(reason)) => {
-                    shared.reading().queue.push(Op::Damaged(which, reason));
-                }
+    let (written, elsewhere) = shared.catalog.written(key.hash());
+    let mut found = Vec::new();
+    for which in written {
+        match load_one(shared, &disk, key, which) {
+            Ok(response) => found.push(response),
+            Err(Unusable::Gone) => {}
+            Err(Unusable::Purged) => {
+                // Out of memory as well: without a card nobody would look for it there.
+                shared.drop_response(which);
+                shared.reading().queue.push(Op::Forget(vec![which]));
+            }
+            Err(Unusable::Damaged(reason)) => {
+                shared.reading().queue.push(Op::Damaged(which, reason));
             }
         }
     }

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use brim_semantics::PurgeState;
+use brim_semantics::{KeyHash, PurgeState};
 
 use super::segments::Segments;
 use super::supervisor::Turn;
 use super::tier::META_NEXT_SEGMENT;
 use super::{Disk, Failure};
-use crate::catalog::{Card, Found, Whereabouts};
+use crate::catalog::{Card, Found, Whereabouts, Which};
 use crate::dir::{self, StoreId};
 use crate::index::{Generations, Index, IndexError, IndexKey, SledIndex, is_no_space, split_index_key};
 use crate::purge::Names;
-use crate::record;
+use crate::record::{self, Summary};
 use crate::segment::record_bytes;
 use crate::shared::Shared;
 use crate::watch::Call;
@@ -54,24 +54,39 @@ pub(crate) struct Opened {
     pub(crate) disk: Arc<Disk>,
     pub(crate) generations: Generations,
     pub(crate) generation: u64,
+    pub(crate) numbers_from: u64,
 }
 
-/// Opens what is there, or makes it; afterwards the catalog has a card for each usable entry.
-pub(super) fn open(shared: &Shared, store: StoreId, turn: &Turn) -> Result<Opened, DiskError> {
+/// A number is used: the files of the next tier have numbers far above it.
+fn leave_numbers(shared: &Shared, used: u64) {
+    let next = (used / NUMBERS_OF_A_TIER + 1) * NUMBERS_OF_A_TIER;
+    shared.numbers_from.fetch_max(next, Ordering::Relaxed);
+}
+
+/// Opens what is there, or makes it; afterwards the catalog has a card for each usable entry. If it `is_again`, after the tier was
+/// closed, only what the catalog still knows is usable.
+pub(super) fn open(shared: &Shared, store: StoreId, turn: &Turn, is_again: bool) -> Result<Opened, DiskError> {
     let (config, faults) = (&shared.config, shared.config.faults());
     let mut watched = shared.watch.long_call(config.stall_after * PATIENCE);
     let segments = Segments::open(&config.dir.join(SEGMENT_DIR), store, faults.clone())?;
     // Threads of a tier before this one may wake up late: their files have other numbers.
-    let first = shared.tiers.fetch_add(1, Ordering::Relaxed) * NUMBERS_OF_A_TIER;
-    segments.above(first);
+    let numbers_from = shared.numbers_from.load(Ordering::Relaxed);
+    segments.above(numbers_from);
+    leave_numbers(shared, segments.next_id());
     let generations = Generations::new(config.dir.join(INDEX_DIR), store, config.index_tuning());
-    let generations = generations.beginning_at(first + 1);
+    let generations = generations.beginning_at(numbers_from + 1);
     let generation = generations.open_or_make(&|| turn.is_abandoned())?;
+    leave_numbers(shared, generation.number);
     let index = generation.index;
     if let Some(next) = index.meta(META_NEXT_SEGMENT)?.and_then(|bytes| bytes.try_into().ok()) {
         segments.above(u64::from_le_bytes(next).saturating_sub(1));
     }
-    let refused = take_stock(shared, &index, &segments, turn, &mut watched)?;
+    leave_numbers(shared, segments.next_id());
+    let taking = Taking { shared, segments: &segments, is_again };
+    let refused = taking.take_stock(&index, turn, &mut watched)?;
+    if is_again {
+        shared.catalog.forget_away(|which| shared.memory.holds(which));
+    }
     for key in &refused {
         index.remove(key)?;
         watched.goes_on();
@@ -96,66 +111,84 @@ pub(super) fn open(shared: &Shared, store: StoreId, turn: &Turn) -> Result<Opene
         segments = disk.segments.count(),
         "disk tier opened"
     );
-    Ok(Opened { disk: Arc::new(disk), generations, generation: generation.number })
+    Ok(Opened { disk: Arc::new(disk), generations, generation: generation.number, numbers_from })
 }
 
-/// Walks the index once. Returns the keys of entries that are damaged, purged, from beyond the purge log's end, or without a body.
-fn take_stock(
-    shared: &Shared,
-    index: &SledIndex,
-    segments: &Segments,
-    turn: &Turn,
-    watched: &mut Call<'_>,
-) -> Result<Vec<IndexKey>, DiskError> {
-    let mut refused = Vec::new();
-    let mut serial_max = 0;
-    index.walk(None, &mut |key, value| {
-        watched.goes_on();
+/// A walk over an index that is being opened.
+struct Taking<'a> {
+    shared: &'a Shared,
+    segments: &'a Segments,
+    is_again: bool,
+}
+
+impl Taking<'_> {
+    /// Walks the index once. Returns the keys of entries that are damaged, purged, from beyond the purge log's end, or without a body.
+    fn take_stock(&self, index: &SledIndex, turn: &Turn, watched: &mut Call<'_>) -> Result<Vec<IndexKey>, DiskError> {
+        let shared = self.shared;
+        let mut refused = Vec::new();
+        let mut serial_max = 0;
+        index.walk(None, &mut |key, value| {
+            watched.goes_on();
+            if turn.is_abandoned() {
+                return false;
+            }
+            let Some((hash, variant)) = split_index_key(key) else { return true };
+            let bytes = u32::try_from(key.len() + value.len()).unwrap_or(u32::MAX);
+            let card = record::summary(value).ok().and_then(|entry| {
+                self.segments.above(entry.place.segment);
+                serial_max = serial_max.max(entry.serial).max(entry.place.serial);
+                self.card_of(&entry, hash, variant, bytes)
+            });
+            let found = card.map_or(Found::Refused, |card| self.enter(hash, card));
+            match found {
+                Found::Alone => {}
+                // What was stored while this walk went on took itself for the only variant of its key.
+                Found::WithOthers => shared.let_go(shared.memory.not_all(hash)),
+                Found::Refused => refused.extend(IndexKey::try_from(key)),
+            }
+            true
+        })?;
         if turn.is_abandoned() {
-            return false;
+            return Err(DiskError::LeftBehind);
         }
-        let Some((hash, variant)) = split_index_key(key) else { return true };
-        let usable = record::summary(value).ok().filter(|entry| {
-            segments.above(entry.place.segment);
-            let end = entry.place.offset.saturating_add(record_bytes(entry.place.length));
-            entry.key_hash == hash
-                && entry.variant == variant
-                && segments.size_of(entry.place.segment).is_some_and(|bytes| end <= bytes)
-        });
-        let card = usable.and_then(|entry| {
-            serial_max = serial_max.max(entry.serial).max(entry.place.serial);
-            let names = Names::of(&entry.scope, &entry.surrogate_keys);
-            let state = shared.clock().state_now(&names, entry.fetched_at);
-            // A position beyond the log's end was shown by a process that could not write it down. It will be given
-            // again, and must not look older than what was fetched after it.
-            let is_known = entry.fetched_at <= shared.log_latest;
-            (is_known && state != PurgeState::Hard).then(|| Card {
-                variant,
-                serial: entry.serial,
-                fetched_at: entry.fetched_at,
-                length: entry.place.length,
-                at: Whereabouts::Written {
-                    segment: entry.place.segment,
-                    entry_bytes: u32::try_from(key.len() + value.len()).unwrap_or(u32::MAX),
-                },
-                used: false,
-                names: names.into(),
-            })
-        });
-        let found = card.map_or(Found::Refused, |card| shared.catalog.put_found(hash, card));
-        match found {
-            Found::Alone | Found::Known => {}
-            // What was stored while this walk went on took itself for the only variant of its key.
-            Found::WithOthers => shared.let_go(shared.memory.not_all(hash)),
-            Found::Refused => refused.extend(IndexKey::try_from(key)),
-        }
-        true
-    })?;
-    if turn.is_abandoned() {
-        return Err(DiskError::LeftBehind);
+        shared.serial_above(serial_max);
+        Ok(refused)
     }
-    shared.serial_above(serial_max);
-    Ok(refused)
+
+    /// The card of an entry that can be used.
+    fn card_of(&self, entry: &Summary, hash: KeyHash, variant: u64, entry_bytes: u32) -> Option<Card> {
+        let end = entry.place.offset.saturating_add(record_bytes(entry.place.length));
+        let has_body = self.segments.size_of(entry.place.segment).is_some_and(|bytes| end <= bytes);
+        if entry.key_hash != hash || entry.variant != variant || !has_body {
+            return None;
+        }
+        let clock = self.shared.clock();
+        // A position beyond the log's end was shown by a process that could not write it down. It will be given again, and must
+        // not look older than what was fetched after it. What this process has shown, it knows.
+        let known_to = if self.is_again { clock.latest() } else { self.shared.log_latest };
+        let names = Names::of(&entry.scope, &entry.surrogate_keys);
+        if entry.fetched_at > known_to || clock.state_now(&names, entry.fetched_at) == PurgeState::Hard {
+            return None;
+        }
+        Some(Card {
+            variant,
+            serial: entry.serial,
+            fetched_at: entry.fetched_at,
+            length: entry.place.length,
+            at: Whereabouts::Written { segment: entry.place.segment, entry_bytes },
+            used: false,
+            names: names.into(),
+        })
+    }
+
+    fn enter(&self, key: KeyHash, card: Card) -> Found {
+        let catalog = &self.shared.catalog;
+        if !self.is_again {
+            return catalog.put_found(key, card);
+        }
+        let which = Which { key, variant: card.variant, serial: card.serial };
+        if catalog.confirm(which, card.at) { Found::Alone } else { Found::Refused }
+    }
 }
 
 /// Moves what cannot be believed aside and names a new store; the purge log follows it. Without responses there, it just

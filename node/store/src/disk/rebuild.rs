@@ -39,6 +39,8 @@ struct Rebuild {
 pub(super) struct Rebuilds {
     generations: Generations,
     generation: u64,
+    /// Numbers up to this one have been used: what is removed late must not be what came after.
+    last_number: u64,
     under_way: Option<Rebuild>,
     not_before: Option<Instant>,
     /// There are entries without a card: a copy leaves them out.
@@ -48,8 +50,18 @@ pub(super) struct Rebuilds {
 }
 
 impl Rebuilds {
-    pub(super) fn new(generations: Generations, generation: u64) -> Self {
-        Self { generations, generation, under_way: None, not_before: None, is_wanted: false, reached_percent: 0 }
+    /// `numbers_from`: what other tiers may use.
+    pub(super) fn new(generations: Generations, generation: u64, numbers_from: u64) -> Self {
+        let last_number = generation.max(numbers_from);
+        Self {
+            generations,
+            generation,
+            last_number,
+            under_way: None,
+            not_before: None,
+            is_wanted: false,
+            reached_percent: 0,
+        }
     }
 
     pub(super) fn next_slice(&self) -> Option<Instant> {
@@ -80,11 +92,11 @@ impl Writer<'_> {
         }
         // Room for the new one beside the old one.
         self.make_room(self.shared.catalog.entry_bytes() * 2);
-        let number = self.rebuilds.generation + 1;
+        let number = self.rebuilds.last_number + 1;
+        self.rebuilds.last_number = number;
         match self.rebuilds.generations.make(number) {
             Ok(Generation { number, index }) => {
                 tracing::debug!(generation = number, "the index is rebuilt");
-                self.rebuilds.is_wanted = false;
                 self.rebuilds.under_way = Some(Rebuild {
                     generation: number,
                     index: Arc::new(index),
@@ -190,6 +202,10 @@ impl Writer<'_> {
                 return;
             }
         };
+        if self.disk.failure().is_some() {
+            // Left behind meanwhile: what is current there is another tier's.
+            return;
+        }
         if let Err(error) = self.rebuilds.generations.name_current(rebuild.generation) {
             // Which one counts after that is not known.
             self.disk.fail(Failure::from(&error));
@@ -200,6 +216,7 @@ impl Writer<'_> {
         self.disk.usage.rebuilding(0);
         self.disk.usage.measured(bytes);
         let entries = self.shared.catalog.entry_bytes();
+        self.rebuilds.is_wanted = false;
         self.rebuilds.reached_percent = bytes.saturating_sub(self.slack()) * 100 / entries.max(1);
         self.shared.counters.index_rebuilds.add(1);
         tracing::info!(generation = rebuild.generation, bytes, entries, "the index was rebuilt");
@@ -209,13 +226,10 @@ impl Writer<'_> {
     /// Drops a database and removes its files. sled waits for its own thread when it is dropped; the writer has no time for that.
     fn discard(&self, index: impl Send + 'static, number: u64) {
         let generations = self.rebuilds.generations.clone();
-        let dropped = std::thread::Builder::new().name("brim-index-end".into()).spawn(move || {
+        self.shared.apart("brim-index-end", move || {
             drop(index);
             generations.remove(number);
         });
-        if let Err(error) = dropped {
-            tracing::warn!(%error, "no thread to remove an index with; the next start does it");
-        }
     }
 }
 

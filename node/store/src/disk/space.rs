@@ -53,7 +53,8 @@ impl Writer<'_> {
         self.make_room(bytes);
         self.shared.spend_free(&self.disk, bytes);
         let fits = |disk: &Disk| disk.used_bytes() + bytes <= max + segment;
-        if !fits(&self.disk) {
+        // What cannot be removed now takes its space however much more is evicted.
+        if !fits(&self.disk) && self.disk.segments.doomed().is_empty() {
             // The index takes more than is planned with until it is rebuilt.
             if let Some((segment, residents)) = self.next_to_go() {
                 self.evict(segment, residents);

@@ -130,6 +130,8 @@ struct Aside {
 #[derive(Debug, Clone)]
 enum Start {
     Open(StoreId),
+    /// After it was closed: the catalog knows what is there.
+    Reopen(StoreId),
     SetAside(Aside),
 }
 
@@ -163,7 +165,10 @@ pub(crate) fn run(shared: &Arc<Shared>, beginning: Beginning) {
                 wait_without_disk(shared, RETRY_AFTER);
                 Some(start.clone())
             }
-            End::Failed(ended) => Some(after_failure(shared, ended, &mut history)),
+            End::Failed(ended) => {
+                let is_known = ended.was_open || matches!(start, Start::Reopen(_));
+                Some(after_failure(shared, ended, is_known, &mut history))
+            }
         };
         let Some(next) = next else {
             while wait_without_disk(shared, RETRY_AFTER) {}
@@ -171,7 +176,10 @@ pub(crate) fn run(shared: &Arc<Shared>, beginning: Beginning) {
         };
         start = next;
     }
+    // What still waits is answered.
+    while wait_without_disk(shared, RETRY_AFTER) {}
     shared.set_disk(None, DiskState::Closed);
+    shared.await_endings();
 }
 
 /// None: it has hung too often.
@@ -186,33 +194,34 @@ fn after_stall(shared: &Shared, failure: &str, history: &mut History) -> Option<
     Some(set_aside_after(shared, failure.to_owned(), history))
 }
 
-fn after_failure(shared: &Shared, ended: Ended, history: &mut History) -> Start {
+/// `is_known`: the catalog knows what the tier has.
+fn after_failure(shared: &Shared, ended: Ended, is_known: bool, history: &mut History) -> Start {
     let token = shared.disk().map(|disk| disk.token());
     let Ended { failure, store, was_open } = ended;
     shared.set_disk(None, DiskState::Failed(failure.reason.clone()));
-    if failure.is_for_space {
-        history.reopenings = REOPENINGS_MAX;
-    } else if was_open || history.reopenings == 0 {
-        return set_aside_after(shared, failure.reason, history);
-    } else {
-        history.reopenings -= 1;
-    }
+    let store = store.filter(|_| failure.is_for_space || (!was_open && history.reopenings > 0));
     let Some(store) = store else { return set_aside_after(shared, failure.reason, history) };
+    history.reopenings = if failure.is_for_space { REOPENINGS_MAX } else { history.reopenings - 1 };
     tracing::warn!(failure.reason, "the disk tier is closed; it is opened again when there is space");
-    shared.forget_disk();
+    if is_known {
+        shared.close_disk();
+    } else {
+        shared.forget_disk();
+    }
+    let again = if is_known { Start::Reopen(store) } else { Start::Open(store) };
     let is_closed = || token.as_ref().is_none_or(|token| token.strong_count() == 0);
     let until = Instant::now() + shared.config.stall_after;
-    loop {
-        if !wait_without_disk(shared, SPACE_AFTER) {
-            return Start::Open(store);
-        }
+    while wait_without_disk(shared, SPACE_AFTER) {
         if is_closed() && shared.has_space(SPACE_MIN) {
-            return Start::Open(store);
+            return again;
         }
         if !is_closed() && Instant::now() > until {
+            // Some call in it does not come back.
+            leave_threads_behind(shared);
             return set_aside_after(shared, format!("{}; it could not be closed", failure.reason), history);
         }
     }
+    again
 }
 
 fn set_aside_after(shared: &Shared, reason: String, history: &mut History) -> Start {
@@ -263,7 +272,7 @@ enum End {
 /// What a turn's thread does.
 fn live(shared: &Arc<Shared>, start: &Start, turn: &Turn) -> Outcome {
     let store = match start {
-        Start::Open(store) => *store,
+        Start::Open(store) | Start::Reopen(store) => *store,
         Start::SetAside(aside) => match set_aside(shared, &aside.reason, aside.parts) {
             Ok(fresh) => fresh,
             Err(error) => return Outcome::NotSetAside(error.to_string()),
@@ -274,12 +283,12 @@ fn live(shared: &Arc<Shared>, start: &Start, turn: &Turn) -> Outcome {
     }
     turn.progress.lock().store = Some(store);
     turn.enter(Stage::Opening);
-    writer::serve(shared, store, turn).map_or(Outcome::Closed, Outcome::Failed)
+    writer::serve(shared, store, turn, matches!(start, Start::Reopen(_))).map_or(Outcome::Closed, Outcome::Failed)
 }
 
 fn begin_turn(shared: &Arc<Shared>, start: &Start) -> std::io::Result<(Arc<Turn>, JoinHandle<()>)> {
     let turn = Arc::new(Turn::new(match start {
-        Start::Open(store) => Some(*store),
+        Start::Open(store) | Start::Reopen(store) => Some(*store),
         Start::SetAside(_) => None,
     }));
     let thread = std::thread::Builder::new().name("brim-index".into()).spawn({
@@ -288,12 +297,11 @@ fn begin_turn(shared: &Arc<Shared>, start: &Start) -> std::io::Result<(Arc<Turn>
             let outcome = catch_unwind(AssertUnwindSafe(|| live(&shared, &start, &turn)));
             turn.end(outcome.unwrap_or_else(|panic| {
                 let failure = Failure::of(format_args!("the writer panicked: {}", panic_text(&*panic)));
-                if !turn.is_abandoned()
-                    && let Some(disk) = shared.disk()
-                {
-                    disk.fail(failure.clone());
-                }
-                Outcome::Failed(failure)
+                let disk = shared.disk().filter(|_| !turn.is_abandoned());
+                let Some(disk) = disk else { return Outcome::Failed(failure) };
+                disk.fail(failure.clone());
+                // What failed before has led to it.
+                Outcome::Failed(disk.failure().unwrap_or(failure))
             }));
         }
     })?;
@@ -329,7 +337,6 @@ fn serve(shared: &Arc<Shared>, start: &Start) -> End {
             && closing.get_or_insert_with(Instant::now).elapsed() > stall_after;
         if is_unwanted || is_late() {
             turn.is_abandoned.store(true, Ordering::Release);
-            shared.has_left_behind.store(true, Ordering::Release);
             return leave_behind(shared, turn.stage());
         }
         shared.trim_purges_now_and_then();
@@ -349,6 +356,17 @@ fn leave_behind(shared: &Shared, stage: Stage) -> End {
     if let Some(disk) = shared.disk() {
         disk.fail(Failure::of(&failure));
     }
+    leave_threads_behind(shared);
+    if stage == Stage::SettingAside {
+        tracing::error!("going on in memory until the next start");
+        shared.set_disk(None, DiskState::Failed(failure));
+        return End::Hung;
+    }
+    End::Stalled(failure)
+}
+
+fn leave_threads_behind(shared: &Shared) {
+    shared.has_left_behind.store(true, Ordering::Release);
     for pool in [&shared.reading().pool, &shared.write_pool, &shared.walk_pool] {
         if let Err(error) = pool.leave_behind() {
             tracing::error!(%error, "no thread in the place of one that hangs");
@@ -356,12 +374,6 @@ fn leave_behind(shared: &Shared, stage: Stage) -> End {
     }
     shared.reclaims.reset();
     shared.watch.reset();
-    if stage == Stage::SettingAside {
-        tracing::error!("going on in memory until the next start");
-        shared.set_disk(None, DiskState::Failed(failure));
-        return End::Hung;
-    }
-    End::Stalled(failure)
 }
 
 /// Too many within an hour, and no further tier is begun.

@@ -38,9 +38,9 @@ pub(super) struct Writer<'a> {
     last_housekeeping: Instant,
 }
 
-/// Opens a disk tier and serves it. None: the queue was closed. Some: the tier failed.
-pub(super) fn serve(shared: &Arc<Shared>, store: StoreId, turn: &Turn) -> Option<Failure> {
-    let Opened { disk, generations, generation } = match opening::open(shared, store, turn) {
+/// Opens a disk tier, perhaps again, and serves it. None: the queue was closed. Some: the tier failed.
+pub(super) fn serve(shared: &Arc<Shared>, store: StoreId, turn: &Turn, is_again: bool) -> Option<Failure> {
+    let Opened { disk, generations, generation, numbers_from } = match opening::open(shared, store, turn, is_again) {
         Ok(opened) => opened,
         Err(error) => return Some(error.into()),
     };
@@ -75,7 +75,7 @@ pub(super) fn serve(shared: &Arc<Shared>, store: StoreId, turn: &Turn) -> Option
         disk,
         open: None,
         compaction: None,
-        rebuilds: Rebuilds::new(generations, generation),
+        rebuilds: Rebuilds::new(generations, generation, numbers_from),
         encoded: Vec::new(),
         last_housekeeping: Instant::now(),
     };

@@ -110,7 +110,7 @@ impl Generations {
         let found = numbered(&self.dir)?;
         let generation = match read_current(&self.dir)? {
             Some(number) => self.open_current(number)?,
-            None => self.first()?,
+            None => self.first(is_given_up)?,
         };
         for number in found {
             if number != generation.number && !is_given_up() {
@@ -121,7 +121,7 @@ impl Generations {
     }
 
     /// The first generation. One that a process made and did not live to name is taken if it is empty.
-    fn first(&self) -> Result<Generation, IndexError> {
+    fn first(&self, is_given_up: &dyn Fn() -> bool) -> Result<Generation, IndexError> {
         let first = match numbered(&self.dir)?[..] {
             [] => self.first,
             [one] => one,
@@ -138,6 +138,9 @@ impl Generations {
         }
         index.put_meta(META_STORE, &self.store.0)?;
         index.flush()?;
+        if is_given_up() {
+            return Err(broken("left behind while it was made"));
+        }
         self.name_current(first)?;
         Ok(Generation { number: first, index })
     }

@@ -111,17 +111,34 @@ pub(crate) struct Tuning {
 
 /// sled 0.34.7. It dies of a write that finds no space, so some is reserved.
 pub(crate) struct SledIndex {
-    db: sled::Db,
-    entries: sled::Tree,
-    meta: sled::Tree,
+    /// Until it is dropped.
+    open: Option<Open>,
     file: PathBuf,
     reserved_to: AtomicU64,
     tuning: Tuning,
 }
 
+struct Open {
+    db: sled::Db,
+    entries: sled::Tree,
+    meta: sled::Tree,
+}
+
+impl Drop for SledIndex {
+    fn drop(&mut self) {
+        // sled waits for the disk then, and panics where that fails.
+        let open = self.open.take();
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(open)));
+    }
+}
+
 impl SledIndex {
+    fn sled(&self) -> &Open {
+        self.open.as_ref().expect("it is open until it is dropped")
+    }
+
     pub(crate) fn open(dir: &Path, tuning: Tuning) -> Result<Self, IndexError> {
-        let (db, entries, meta) = guarded(|| {
+        let open = guarded(|| {
             let db = sled::Config::new()
                 .path(dir)
                 .cache_capacity(tuning.cache_bytes)
@@ -130,15 +147,19 @@ impl SledIndex {
                 .open()?;
             let entries = db.open_tree("object")?;
             let meta = db.open_tree("meta")?;
-            Ok((db, entries, meta))
+            Ok(Open { db, entries, meta })
         })?;
-        Ok(Self { db, entries, meta, file: dir.join("db"), reserved_to: AtomicU64::new(0), tuning })
+        Ok(Self { open: Some(open), file: dir.join("db"), reserved_to: AtomicU64::new(0), tuning })
     }
 
     /// Sees to it that what sled appends next finds its space, as far as the file system can do that.
     fn reserve(&self) {
         let reserve = self.tuning.reserve_bytes;
         let Ok(length) = std::fs::metadata(&self.file).map(|file| file.len()) else { return };
+        if length + reserve < self.reserved_to.load(Ordering::Relaxed) {
+            // It was cut, and with it what was reserved.
+            self.reserved_to.store(0, Ordering::Relaxed);
+        }
         if reserve == 0 || length + reserve / 2 <= self.reserved_to.load(Ordering::Relaxed) {
             return;
         }
@@ -153,23 +174,23 @@ impl SledIndex {
 impl Index for SledIndex {
     fn get(&self, key: &IndexKey) -> Result<Option<Vec<u8>>, IndexError> {
         self.tuning.faults.at(Step::IndexGet)?;
-        guarded(|| Ok(self.entries.get(key)?.map(|value| value.to_vec())))
+        guarded(|| Ok(self.sled().entries.get(key)?.map(|value| value.to_vec())))
     }
 
     fn put(&self, key: &IndexKey, value: &[u8]) -> Result<(), IndexError> {
         self.tuning.faults.at(Step::IndexPut)?;
-        guarded(|| self.entries.insert(key, value).map(drop))
+        guarded(|| self.sled().entries.insert(key, value).map(drop))
     }
 
     fn remove(&self, key: &IndexKey) -> Result<(), IndexError> {
         self.tuning.faults.at(Step::IndexRemove)?;
-        guarded(|| self.entries.remove(key).map(drop))
+        guarded(|| self.sled().entries.remove(key).map(drop))
     }
 
     fn walk(&self, after: Option<&IndexKey>, visit: &mut Visit<'_>) -> Result<(), IndexError> {
         let begin = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
         guarded(|| {
-            for entry in self.entries.range::<&[u8], _>((begin, Bound::Unbounded)) {
+            for entry in self.sled().entries.range::<&[u8], _>((begin, Bound::Unbounded)) {
                 let (key, value) = entry?;
                 if !visit(&key, &value) {
                     break;
@@ -180,21 +201,21 @@ impl Index for SledIndex {
     }
 
     fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, IndexError> {
-        guarded(|| Ok(self.meta.get(name)?.map(|value| value.to_vec())))
+        guarded(|| Ok(self.sled().meta.get(name)?.map(|value| value.to_vec())))
     }
 
     fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), IndexError> {
-        guarded(|| self.meta.insert(name, value).map(drop))
+        guarded(|| self.sled().meta.insert(name, value).map(drop))
     }
 
     fn flush(&self) -> Result<(), IndexError> {
         self.tuning.faults.at(Step::IndexFlush)?;
-        guarded(|| self.db.flush().map(drop))?;
+        guarded(|| self.sled().db.flush().map(drop))?;
         self.reserve();
         Ok(())
     }
 
     fn size_bytes(&self) -> Result<u64, IndexError> {
-        guarded(|| self.db.size_on_disk()).map(|bytes| bytes + self.tuning.reserve_bytes)
+        guarded(|| self.sled().db.size_on_disk()).map(|bytes| bytes + self.tuning.reserve_bytes)
     }
 }

@@ -128,6 +128,43 @@ async fn a_tier_that_finds_no_space_is_opened_again() {
     }
 }
 
+/// While the tier is closed the catalog knows what it has: what was fetched after a purge is there again, and what was replaced,
+/// removed or purged meanwhile is not.
+#[tokio::test]
+async fn what_changes_while_the_tier_is_closed_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, faults) = open_with(dir.path()).await;
+    store.purge(url("/other"), PurgeMode::Hard, now()).await.unwrap();
+    for path in ["/kept", "/replaced", "/removed", "/purged"] {
+        put(&store, head(path, store.position()), body(path, 1, 400_000)).await;
+    }
+    store.flush().await;
+    // Too much for memory: what is served comes from disk.
+    for n in 0..200 {
+        put(&store, head(&format!("/{n}"), store.position()), body(&format!("/{n}"), 1, 400_000)).await;
+    }
+    store.flush().await;
+    // Attempts to open it fail as well, until the test lets them.
+    faults.plan(Step::IndexOpen, 0, FOREVER, Fault::NoSpace);
+    faults.plan(Step::IndexFlush, 0, 1, Fault::NoSpace);
+    until(&store, "closed", |stats| matches!(stats.disk, DiskState::Failed(_))).await;
+    assert!(serve(&store, "/kept").await.is_none(), "it is on disk alone");
+    put(&store, head("/replaced", store.position()), body("/replaced", 2, 400_000)).await;
+    store.remove(&key("/removed"));
+    store.purge(url("/purged"), PurgeMode::Hard, now()).await.unwrap();
+    for n in 1_000..1_200 {
+        put(&store, head(&format!("/{n}"), store.position()), body(&format!("/{n}"), 1, 400_000)).await;
+    }
+    assert!(serve(&store, "/replaced").await.is_none(), "out of memory, and nowhere else");
+    faults.clear();
+    until(&store, "opened again", |stats| stats.disk == DiskState::Ready).await;
+    assert_eq!(serve(&store, "/kept").await.unwrap(), body("/kept", 1, 400_000));
+    for path in ["/replaced", "/removed", "/purged"] {
+        assert!(serve(&store, path).await.is_none(), "{path}");
+    }
+    assert_eq!(store.stats().quarantined, 0);
+}
+
 /// A disk that is full while a store is opened costs nothing that is on it.
 #[tokio::test]
 async fn a_tier_that_cannot_be_opened_for_want_of_space_is_opened_later() {
