@@ -19,7 +19,7 @@ use brim_host::{Host, HostConfig};
 use brim_store::{Store, StoreConfig};
 use tokio::net::TcpListener;
 
-use crate::admin::{self, AdminState, AdminToken};
+use crate::admin::{self, AdminState, AdminToken, DrainRequest, NotDrained, OriginStatus};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigErrors};
 use crate::listen::{self, Drain, ListenContext, ListenCounters, Listeners, ThreadListeners, Tls};
@@ -154,7 +154,7 @@ impl Node {
         let threads = start_threads(&shared, listeners, &config)?;
         let admin_stop = Drain::default();
         let admin_task = tokio::spawn(serve_admin(admin_listener, admin_state(&shared, token), admin_stop.clone()));
-        let reaper = tokio::spawn(reap(shared.clone()));
+        let reaper = tokio::spawn(tend_origins(shared.clone()));
         Ok(Self { shared, threads, admin_stop, admin_task, reaper })
     }
 
@@ -345,6 +345,7 @@ fn admin_state(shared: &Arc<Shared>, token: AdminToken) -> AdminState {
     let (for_status, for_metrics, for_reload, for_ready) =
         (shared.clone(), shared.clone(), shared.clone(), shared.clone());
     let (for_sites, for_urls, for_explanations) = (cache.clone(), cache.clone(), cache.clone());
+    let (for_origins, for_drains) = (cache.clone(), cache.clone());
     AdminState {
         token,
         store: cache.store.clone(),
@@ -365,14 +366,28 @@ fn admin_state(shared: &Arc<Shared>, token: AdminToken) -> AdminState {
             let cache = for_explanations.clone();
             Box::pin(async move { explain(&cache, supposed).await })
         }),
+        origins: Arc::new(move || {
+            let origins = for_origins.snapshot.load().origins.snapshot();
+            origins.into_iter().map(status::origin_status).collect()
+        }),
+        drain: Arc::new(move |name, request| drain(&for_drains, name, request)),
         header_count_max: cache.snapshot.load().config.listen.header_count_max,
     }
 }
 
-/// Closes kept connections to origins when their time has come, also after a reload replaced the origins.
-async fn reap(shared: Arc<Shared>) {
+fn drain(cache: &Cache, name: &str, request: &DrainRequest) -> Result<OriginStatus, NotDrained> {
+    let origin = cache.snapshot.load().origins.get(name).ok_or(NotDrained::NoOrigin)?;
+    if !origin.drain(&request.endpoint, request.drain) {
+        return Err(NotDrained::NoEndpoint);
+    }
+    tracing::info!(origin = name, endpoint = request.endpoint, drain = request.drain, "endpoint drained or put back");
+    Ok(status::origin_status(origin.snapshot()))
+}
+
+/// Tends the origins, also those that a reload put in their place.
+async fn tend_origins(shared: Arc<Shared>) {
     loop {
         let snapshot = shared.cache.snapshot.load_full();
-        let _ = tokio::time::timeout(Duration::from_secs(5), snapshot.origins.reap()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), snapshot.origins.tend()).await;
     }
 }

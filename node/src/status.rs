@@ -11,7 +11,7 @@ use brim_store::{DiskState, StoreStats};
 use crate::admin::{EndpointStatus, NodeStatus, OriginStatus, RequestStatus, StoreStatus};
 use crate::config::Config;
 use crate::node::Shared;
-use crate::origin::{EndpointSnapshot, WAIT_BUCKETS_MS};
+use crate::origin::{EndpointSnapshot, EndpointState, WAIT_BUCKETS_MS};
 use crate::telemetry::{Family, Scrape};
 
 /// The figures of `/v1/status`.
@@ -87,12 +87,26 @@ fn disk_state(disk: &DiskState) -> (&'static str, Option<&str>) {
     }
 }
 
-fn origin_status(origin: crate::origin::OriginSnapshot) -> OriginStatus {
+pub(crate) fn origin_status(origin: crate::origin::OriginSnapshot) -> OriginStatus {
+    let milliseconds = |duration: std::time::Duration| duration.as_secs_f64() * 1_000.0;
     let endpoints = origin.endpoints.into_iter().map(|endpoint| EndpointStatus {
         url: endpoint.url,
+        state: endpoint.health.state.as_str().to_owned(),
+        reason: endpoint.health.reason,
+        weight: endpoint.weight,
+        priority: endpoint.priority,
+        region: endpoint.region,
         connections: endpoint.pool.open as u64,
+        connections_idle: endpoint.pool.idle as u64,
+        in_flight: endpoint.in_flight as u64,
+        waiting: endpoint.pool.waiting as u64,
+        latency_ms: endpoint.latency.map(milliseconds),
+        round_trip_ms: endpoint.round_trip.map(milliseconds),
         requests: endpoint.counts.requests,
         failures: endpoint.counts.errors.iter().map(|(_, count)| count).sum(),
+        ejections: endpoint.health.ejections,
+        checks: endpoint.health.checks.0,
+        checks_failed: endpoint.health.checks.1,
     });
     OriginStatus { name: origin.name, endpoints: endpoints.collect() }
 }
@@ -215,6 +229,16 @@ fn tell_endpoint(origin: &str, endpoint: &EndpointSnapshot, scrape: &mut Scrape)
     scrape.set(Family::OriginConnectionsOpen, &labels, pool.open);
     scrape.set(Family::OriginConnectionsIdle, &labels, pool.idle);
     scrape.set(Family::OriginWaiting, &labels, pool.waiting);
+    scrape.set(Family::OriginWarmed, &labels, counts.warmed);
+    scrape.set(Family::OriginInFlight, &labels, endpoint.in_flight);
+    for state in EndpointState::ALL {
+        let is_it = u64::from(endpoint.health.state == state);
+        scrape.set(Family::OriginEndpointState, &[origin, &endpoint.url, state.as_str()], is_it);
+    }
+    scrape.set(Family::OriginEjections, &labels, endpoint.health.ejections);
+    let (checks, failed) = endpoint.health.checks;
+    scrape.set(Family::OriginChecks, &[origin, &endpoint.url, "good"], checks - failed.min(checks));
+    scrape.set(Family::OriginChecks, &[origin, &endpoint.url, "bad"], failed);
     let bounds = WAIT_BUCKETS_MS.map(|bound_ms| std::time::Duration::from_millis(bound_ms).as_secs_f64());
     scrape.histogram(Family::OriginWait, &labels, &bounds, &counts.wait_buckets, counts.wait_sum.as_secs_f64());
 }

@@ -13,6 +13,7 @@ mod interim;
 mod methods;
 mod model;
 mod operating;
+mod origins;
 mod partial;
 mod plugins;
 mod purging;

@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 
 use super::problem::Problem;
 use super::state::AdminState;
-use super::{explain_calls, node_calls, plugin_calls, purge_calls};
+use super::{explain_calls, node_calls, origin_calls, plugin_calls, purge_calls};
 
 /// How long a call may take, with reading its content.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -20,7 +20,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const PLUGIN_CALL_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Every call, as the refusals list them. A test holds this, the router and the OpenAPI document together.
-pub(super) const CALLS: [(&str, &str); 15] = [
+pub(super) const CALLS: [(&str, &str); 17] = [
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),
@@ -35,6 +35,8 @@ pub(super) const CALLS: [(&str, &str); 15] = [
     ("POST", "/v1/plugins/{name}/rollback"),
     ("POST", "/v1/config/reload"),
     ("POST", "/v1/explain"),
+    ("GET", "/v1/origins"),
+    ("POST", "/v1/origins/{name}/drain"),
     ("HEAD", "of everything that has GET"),
 ];
 
@@ -56,6 +58,8 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/v1/purges/{id}", get(purge_calls::receipt))
         .route("/v1/config/reload", post(node_calls::reload))
         .route("/v1/explain", post(explain_calls::explain))
+        .route("/v1/origins", get(origin_calls::list))
+        .route("/v1/origins/{name}/drain", post(origin_calls::drain))
         .route_layer(from_fn(|request, next| bounded(CALL_DEADLINE, request, next)));
     let guarded = others.merge(plugins).route_layer(from_fn_with_state(state.clone(), authorize));
     open.merge(guarded).fallback(no_such_call).method_not_allowed_fallback(no_such_method).with_state(state)

@@ -14,6 +14,7 @@ mod explain_calls;
 mod model;
 mod node_calls;
 mod openapi;
+mod origin_calls;
 mod plugin_calls;
 mod problem;
 mod purge_calls;
@@ -22,14 +23,15 @@ mod state;
 mod token;
 
 pub use model::{
-    ActivateRequest, ConfigMistake, DryRun, EndpointStatus, ExplainRequest, FieldValues, ModeWord, NodeStatus,
-    OriginStatus, PluginAnswer, PluginCalls, PluginList, PluginSummary, PluginUploaded, PluginVersion, PurgeModeWord,
-    PurgeReceipt, PurgeRequest, Purged, ReloadReport, RequestStatus, StatusAnswer, StoreStatus,
+    ActivateRequest, ConfigMistake, DrainRequest, DryRun, EndpointStatus, ExplainRequest, FieldValues, ModeWord,
+    NodeStatus, OriginStatus, OriginsAnswer, PluginAnswer, PluginCalls, PluginList, PluginSummary, PluginUploaded,
+    PluginVersion, PurgeModeWord, PurgeReceipt, PurgeRequest, Purged, ReloadReport, RequestStatus, StatusAnswer,
+    StoreStatus,
 };
 pub use openapi::document as openapi_document;
 pub use problem::{Problem, ProblemType};
 pub use server::serve;
-pub use state::{AdminState, Explaining, PurgeUrl, Reloading, ResolveUrl};
+pub use state::{AdminState, DrainEndpoint, Explaining, NotDrained, PurgeUrl, Reloading, ResolveUrl};
 pub use token::{AdminToken, TokenError};
 
 #[cfg(test)]

@@ -272,12 +272,69 @@ pub struct OriginStatus {
 pub struct EndpointStatus {
     /// Its URL.
     pub url: String,
+    /// `healthy`, `unhealthy` (checks fail), `ejected` (requests failed) or `draining`. Only the first gets requests, unless nearly
+    /// all endpoints are unhealthy or ejected.
+    #[serde(default)]
+    pub state: String,
+    /// Why it is not healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its share of the requests.
+    #[serde(default)]
+    pub weight: u32,
+    /// Used when none of a lower number is in order.
+    #[serde(default)]
+    pub priority: u32,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
     /// Open connections.
     pub connections: u64,
+    /// Of these, connections that serve no request.
+    #[serde(default)]
+    pub connections_idle: u64,
+    /// Requests that it has not answered to their end.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// Requests that wait for a connection.
+    #[serde(default)]
+    pub waiting: u64,
+    /// Milliseconds until the head of an answer, the worst of late counting most; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<f64>,
+    /// Milliseconds of a TCP handshake; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_ms: Option<f64>,
     /// Requests sent to it.
     pub requests: u64,
     /// Those that gave no usable response.
     pub failures: u64,
+    /// Times it was ejected.
+    #[serde(default)]
+    pub ejections: u64,
+    /// Checks made.
+    #[serde(default)]
+    pub checks: u64,
+    /// Checks that failed.
+    #[serde(default)]
+    pub checks_failed: u64,
+}
+
+/// The answer of `GET /v1/origins`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct OriginsAnswer {
+    /// The configured origins, by name.
+    pub origins: Vec<OriginStatus>,
+}
+
+/// The content of `POST /v1/origins/{name}/drain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// The URL of the endpoint, as `GET /v1/origins` has it.
+    pub endpoint: String,
+    /// `true` takes it out of service, `false` puts it back.
+    pub drain: bool,
 }
 
 /// The answer of `GET /v1/status`.

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{explain_calls, node_calls, plugin_calls, purge_calls};
+use super::{explain_calls, node_calls, origin_calls, plugin_calls, purge_calls};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,6 +18,8 @@ use super::{explain_calls, node_calls, plugin_calls, purge_calls};
         node_calls::status,
         node_calls::reload,
         explain_calls::explain,
+        origin_calls::list,
+        origin_calls::drain,
         purge_calls::purge,
         purge_calls::receipt,
         plugin_calls::list,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use brim_store::{Selector, Store};
 
-use super::model::{NodeStatus, ReloadReport};
+use super::model::{DrainRequest, NodeStatus, OriginStatus, ReloadReport};
 use super::token::AdminToken;
 use crate::config::ConfigErrors;
 use crate::plugins::PluginRegistry;
@@ -21,6 +21,9 @@ pub type Explaining = Pin<Box<dyn Future<Output = Explanation> + Send>>;
 
 /// Further forms of a URL that is purged.
 pub type ResolveUrl = dyn Fn(&PurgeUrl) -> Vec<Selector> + Send + Sync;
+
+/// Takes an endpoint of the origin of this name out of service, or puts it back.
+pub type DrainEndpoint = dyn Fn(&str, &DrainRequest) -> Result<OriginStatus, NotDrained> + Send + Sync;
 
 /// The node as the admin API sees it. Clones share everything.
 #[derive(Clone)]
@@ -48,8 +51,21 @@ pub struct AdminState {
     pub resolve_url: Arc<ResolveUrl>,
     /// Says what would become of a request, and why.
     pub explain: Arc<dyn Fn(Supposed) -> Explaining + Send + Sync>,
+    /// The origins and how their endpoints stand.
+    pub origins: Arc<dyn Fn() -> Vec<OriginStatus> + Send + Sync>,
+    /// Takes an endpoint of an origin out of service, or puts it back.
+    pub drain: Arc<DrainEndpoint>,
     /// Fields that a request on the data port may have.
     pub header_count_max: usize,
+}
+
+/// Why an endpoint is not taken out of service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotDrained {
+    /// There is no origin of this name.
+    NoOrigin,
+    /// The origin has no such endpoint.
+    NoEndpoint,
 }
 
 /// A URL to purge, taken apart the way the key of a request is.

@@ -121,6 +121,12 @@ async fn state(dir: &std::path::Path) -> AdminState {
         sites: Arc::new(|| vec!["shop".to_owned(), "api".to_owned()]),
         resolve_url: Arc::new(|_| Vec::new()),
         explain: Arc::new(|supposed| Box::pin(async move { explanation(&supposed) })),
+        origins: Arc::new(|| vec![OriginStatus { name: "api".to_owned(), ..OriginStatus::default() }]),
+        drain: Arc::new(|name, request| match (name, request.endpoint.as_str()) {
+            ("api", "http://a:80") => Ok(OriginStatus { name: name.to_owned(), ..OriginStatus::default() }),
+            ("api", _) => Err(NotDrained::NoEndpoint),
+            _ => Err(NotDrained::NoOrigin),
+        }),
         header_count_max: 100,
     }
 }
@@ -321,6 +327,21 @@ async fn a_plugin_from_upload_to_rollback() {
     assert_eq!(list["plugins"][0]["name"], "rule");
     let status = admin.call("GET", "/v1/status", Value::Null).await.expect(200);
     assert_eq!((&status["version"], &status["plugins"][0]["active"]), (&json!("1.2.3"), &json!(1)));
+}
+
+#[tokio::test]
+async fn origins_are_listed_and_their_endpoints_drained() {
+    let admin = TestAdmin::start().await;
+    let listed = admin.call("GET", "/v1/origins", Value::Null).await.expect(200);
+    assert_eq!(listed["origins"][0]["name"], "api");
+    let drain =
+        async |name: &str, content: Value| admin.call("POST", &format!("/v1/origins/{name}/drain"), content).await;
+    let drained = drain("api", json!({"endpoint": "http://a:80", "drain": true})).await.expect(200);
+    assert_eq!(drained["name"], "api");
+    drain("api", json!({"endpoint": "http://b:80", "drain": true})).await.refused(404, "no endpoint \"http://b:80\"");
+    drain("shop", json!({"endpoint": "http://a:80", "drain": true})).await.refused(404, "no origin \"shop\"");
+    drain("api", json!({"endpoint": "http://a:80"})).await.refused(400, "drain");
+    drain("api", json!({"endpoint": "http://a:80", "drain": true, "for": "1h"})).await.refused(400, "for");
 }
 
 #[tokio::test]

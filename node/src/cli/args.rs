@@ -35,6 +35,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Show the figures of a running node
     Status(StatusArgs),
+    /// Show the origins of a running node, and take endpoints out of service
+    Origin(OriginArgs),
     /// Look at a data directory that no node uses
     Store(StoreArgs),
     /// Compile the component on stdin to stdout, within limits (the node calls this)
@@ -219,6 +221,43 @@ pub enum PurgeCommand {
     },
     /// Everything
     All,
+}
+
+/// `brim origin`.
+#[derive(Debug, Clone, Args)]
+pub struct OriginArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: OriginCommand,
+}
+
+/// What `brim origin` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum OriginCommand {
+    /// List the endpoints: state, connections, requests, times
+    List {
+        #[allow(missing_docs, reason = "clap would print it")]
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Take an endpoint out of service: it finishes what it has and gets nothing new
+    Drain(DrainArgs),
+    /// Put a drained endpoint back into service
+    Restore(DrainArgs),
+}
+
+/// Which endpoint.
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    /// The name of the origin
+    #[arg(value_name = "ORIGIN")]
+    pub origin: String,
+    /// The URL of the endpoint, as `brim origin list` shows it
+    #[arg(value_name = "URL")]
+    pub endpoint: String,
+    #[allow(missing_docs, reason = "clap would print it")]
+    #[command(flatten)]
+    pub client: ClientOptions,
 }
 
 /// `brim store`.

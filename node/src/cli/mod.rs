@@ -12,6 +12,7 @@ mod check;
 mod client;
 mod error;
 mod explain;
+mod origin;
 mod plugin;
 mod print;
 mod purge;
@@ -54,6 +55,7 @@ fn execute(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Plugin(args) => plugin::run(&args.command),
         Command::Explain(args) => explain::run(&args),
         Command::Status(args) => status::run(&args.client),
+        Command::Origin(args) => origin::run(&args),
         Command::Store(args) => store::run(&args),
         Command::CompilePlugin => return crate::plugins::compile_in_child(),
     };

@@ -53,8 +53,13 @@ fn lines(answer: &StatusAnswer) -> Vec<String> {
     }
     for origin in &node.origins {
         for endpoint in &origin.endpoints {
+            let state = match (endpoint.state.as_str(), &endpoint.reason) {
+                ("" | "healthy", _) => String::new(),
+                (state, Some(reason)) => format!("{} ({reason}); ", state.to_uppercase()),
+                (state, None) => format!("{}; ", state.to_uppercase()),
+            };
             lines.push(format!(
-                "origin    {} {}: {}, {}, {}",
+                "origin    {} {}: {state}{}, {}, {}",
                 origin.name,
                 endpoint.url,
                 print::count(endpoint.connections, "connection"),

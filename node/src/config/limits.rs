@@ -105,6 +105,36 @@ pub const ORIGIN_IDLE_TIMEOUT: Limit<Duration> = limit(seconds(60), ms(100), hou
 pub const QUEUE_MAX: Limit<usize> = limit(1_024, 0, 1_000_000);
 /// `origins.<name>.queue_timeout`: how long one of them waits.
 pub const QUEUE_TIMEOUT: Limit<Duration> = limit(seconds(30), ms(1), seconds(120));
+/// `origins.<name>.connections_min`: connections that are kept open to each endpoint, used or not.
+pub const ORIGIN_CONNECTIONS_MIN: Limit<usize> = limit(0, 0, 65_536);
+/// `origins.<name>.connection_age_max`: an older connection takes no further request.
+pub const CONNECTION_AGE_MAX: Limit<Duration> = limit(hours(24), seconds(1), hours(24 * 30));
+/// `origins.<name>.connection_requests_max`: a connection that has served so many takes no further one.
+pub const CONNECTION_REQUESTS_MAX: Limit<u64> = limit(1_000_000, 1, 1_000_000_000);
+/// `origins.<name>.panic_threshold`: below this percentage of endpoints in order, health counts no more; 0 = it always counts.
+pub const PANIC_THRESHOLD: Limit<u32> = limit(50, 0, 100);
+/// `origins.<name>.slow_start`: how long an endpoint that comes back grows into its share; 0 = it has it at once.
+pub const SLOW_START: Limit<Duration> = limit(seconds(0), seconds(0), hours(1));
+/// `origins.<name>.health.interval`: between two checks of an endpoint.
+pub const CHECK_INTERVAL: Limit<Duration> = limit(seconds(5), ms(100), hours(1));
+/// `origins.<name>.health.timeout`: for connecting and the head of the answer.
+pub const CHECK_TIMEOUT: Limit<Duration> = limit(seconds(2), ms(10), seconds(60));
+/// `origins.<name>.health.healthy_after`: checks in a row that have to succeed.
+pub const HEALTHY_AFTER: Limit<u32> = limit(1, 1, 100);
+/// `origins.<name>.health.unhealthy_after`: checks in a row that have to fail.
+pub const UNHEALTHY_AFTER: Limit<u32> = limit(3, 1, 100);
+/// `origins.<name>.ejection.consecutive_errors`: requests in a row that fail; 0 = they do not eject.
+pub const CONSECUTIVE_ERRORS: Limit<u32> = limit(5, 0, 10_000);
+/// `origins.<name>.ejection.time`: of the first ejection; each further one is longer by as much.
+pub const EJECTION_TIME: Limit<Duration> = limit(seconds(10), ms(10), hours(1));
+/// `origins.<name>.ejection.time_max`: of any ejection.
+pub const EJECTION_TIME_MAX: Limit<Duration> = limit(seconds(300), ms(10), hours(24));
+/// `origins.<name>.ejection.share_max`: percentage of an origin's endpoints; of several, one may always be; 0 = none.
+pub const EJECTION_SHARE_MAX: Limit<u32> = limit(50, 0, 100);
+/// `origins.<name>.ejection.interval`: over which success rates are compared.
+pub const EJECTION_INTERVAL: Limit<Duration> = limit(seconds(10), ms(100), hours(1));
+/// `origins.<name>.endpoints[…].priority`: a higher one is used when no lower one is in order.
+pub const PRIORITY: Limit<u32> = limit(0, 0, 9);
 /// `origins.<name>.endpoints[…].weight`.
 pub const WEIGHT: Limit<u32> = limit(1, 1, 1_000);
 /// Endpoints of one origin.

@@ -36,7 +36,9 @@ pub use self::admin::{ADMIN_ADDRESS, AdminConfig, TOKEN_FILE};
 pub use self::error::{ConfigError, ConfigErrors};
 pub use self::listen::{HTTP_ADDRESS, ListenConfig, UpgradePolicy};
 pub use self::log::{AccessLog, LogFormat, LogSection};
-pub use self::origin::{Balance, EndpointConfig, EndpointUrl, HostHeader, Http2, OriginConfig};
+pub use self::origin::{
+    Balance, CheckConfig, EjectionConfig, EndpointConfig, EndpointUrl, HostHeader, Http2, OriginConfig,
+};
 pub use self::plugins::PluginsSection;
 pub use self::site::{CacheMode, HostPattern, RouteConfig, SiteConfig};
 pub use self::store::StoreSection;
@@ -130,7 +132,8 @@ fn read(context: &Context<'_>) -> Result<Config, ConfigErrors> {
 
 fn read_sections(context: &Context<'_>, root: Section<'_>) -> Config {
     let data_dir = root.file("data_dir").unwrap_or_else(|| context.path(DATA_DIR));
-    let origins = origin::read(&root.section("origins"));
+    let region = root.text("region");
+    let origins = origin::read(&root.section("origins"), region);
     let config = Config {
         listen: listen::read(root.section("listen")),
         tls: tls::read(root.section("tls")),

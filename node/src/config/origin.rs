@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
+use http::uri::PathAndQuery;
 
 use super::reader::{Section, Value};
 use super::{limits, site};
@@ -41,6 +43,56 @@ pub struct OriginConfig {
     pub tls_server_name: Option<String>,
     /// What the forwarded `Host` says.
     pub host_header: HostHeader,
+    /// Where the node stands: the root's `region`.
+    pub region: Option<String>,
+    /// Connections that are kept open to each endpoint, used or not.
+    pub connections_min: usize,
+    /// An older connection takes no further request.
+    pub connection_age_max: Duration,
+    /// A connection that has served so many requests takes no further one.
+    pub connection_requests_max: u64,
+    /// Requests of the node's own that find out whether an endpoint is in order. `None`: there are none.
+    pub health: Option<CheckConfig>,
+    /// When requests that fail take an endpoint out.
+    pub ejection: EjectionConfig,
+    /// In percent: with fewer endpoints in order, health counts no more.
+    pub panic_threshold: u32,
+    /// How long an endpoint that comes back grows into its share.
+    pub slow_start: Duration,
+}
+
+/// `[origins.<name>.health]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckConfig {
+    /// Path and query that are asked for by GET.
+    pub path: String,
+    /// Between two checks of an endpoint, a tenth more or less.
+    pub interval: Duration,
+    /// For connecting and the head of the answer together.
+    pub timeout: Duration,
+    /// Statuses that are good.
+    pub statuses: Vec<RangeInclusive<u16>>,
+    /// Checks in a row that have to succeed before an endpoint is used again.
+    pub healthy_after: u32,
+    /// Checks in a row that have to fail before it is not.
+    pub unhealthy_after: u32,
+}
+
+/// `[origins.<name>.ejection]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EjectionConfig {
+    /// Requests in a row that fail; 0: they do not eject.
+    pub consecutive_errors: u32,
+    /// Whether an endpoint whose success rate lies far below that of the others is ejected.
+    pub outliers: bool,
+    /// How long; the second time in a row twice as long, and so on.
+    pub time: Duration,
+    /// However often.
+    pub time_max: Duration,
+    /// Percentage of the endpoints that may be out at a time.
+    pub share_max: u32,
+    /// Over which success rates are compared.
+    pub interval: Duration,
 }
 
 /// One address of an origin.
@@ -52,6 +104,8 @@ pub struct EndpointConfig {
     pub weight: u32,
     /// Where it stands, for policies that care.
     pub region: Option<String>,
+    /// Used when none of a lower number is in order.
+    pub priority: u32,
 }
 
 /// Scheme, host and port of an endpoint. `Display` writes it as a URL without a path.
@@ -71,6 +125,16 @@ pub enum Balance {
     /// One after the other, by weight.
     #[default]
     RoundRobin,
+    /// The one with the fewest requests under way.
+    LeastConnections,
+    /// The less busy of two.
+    PowerOfTwo,
+    /// Of two the one that will answer sooner.
+    Latency,
+    /// The same one for the same cache key, unless it is too busy.
+    ConsistentHash,
+    /// The nearest.
+    Geographic,
 }
 
 /// Which version of HTTP is spoken to an origin.
@@ -110,8 +174,14 @@ impl fmt::Display for EndpointUrl {
     }
 }
 
-/// Policies of the contract that this version does not have yet (DESIGN.md, Surfaces).
-const BALANCE_LATER: [&str; 5] = ["least_connections", "power_of_two", "latency", "consistent_hash", "geographic"];
+const BALANCES: [(&str, Balance); 6] = [
+    ("round_robin", Balance::RoundRobin),
+    ("least_connections", Balance::LeastConnections),
+    ("power_of_two", Balance::PowerOfTwo),
+    ("latency", Balance::Latency),
+    ("consistent_hash", Balance::ConsistentHash),
+    ("geographic", Balance::Geographic),
+];
 
 /// The origins of a file; those with mistakes are known by name, so that routes to them are not reported too.
 pub(super) struct Origins<'a> {
@@ -129,7 +199,7 @@ impl<'a> Origins<'a> {
     }
 }
 
-pub(super) fn read<'a>(section: &Section<'a>) -> Origins<'a> {
+pub(super) fn read<'a>(section: &Section<'a>, region: Option<&str>) -> Origins<'a> {
     let mut origins = Origins { names: BTreeSet::new(), checked: BTreeMap::new() };
     for (name, value) in section.entries() {
         origins.names.insert(name);
@@ -137,17 +207,17 @@ pub(super) fn read<'a>(section: &Section<'a>) -> Origins<'a> {
             value.fail::<()>(message);
         }
         if let Some(section) = value.section() {
-            origins.checked.insert(name.to_owned(), origin(name, section));
+            origins.checked.insert(name.to_owned(), origin(name, section, region));
         }
     }
     origins
 }
 
-fn origin(name: &str, section: Section<'_>) -> OriginConfig {
-    let config = OriginConfig {
+fn origin(name: &str, section: Section<'_>, region: Option<&str>) -> OriginConfig {
+    let mut config = OriginConfig {
         name: name.to_owned(),
         endpoints: endpoints(&section),
-        balance: balance(&section),
+        balance: section.choice("balance", Balance::default(), &BALANCES),
         connections_max: section.count("connections_max", &limits::ORIGIN_CONNECTIONS_MAX),
         connect_timeout: section.duration("connect_timeout", &limits::CONNECT_TIMEOUT),
         response_timeout: section.duration("response_timeout", &limits::RESPONSE_TIMEOUT),
@@ -167,22 +237,74 @@ fn origin(name: &str, section: Section<'_>) -> OriginConfig {
             HostHeader::default(),
             &[("client", HostHeader::Client), ("endpoint", HostHeader::Endpoint)],
         ),
+        region: region.map(str::to_owned),
+        connections_min: section.count("connections_min", &limits::ORIGIN_CONNECTIONS_MIN),
+        connection_age_max: section.duration("connection_age_max", &limits::CONNECTION_AGE_MAX),
+        connection_requests_max: section.count("connection_requests_max", &limits::CONNECTION_REQUESTS_MAX),
+        health: section.value("health").and_then(|value| value.section()).and_then(check),
+        ejection: ejection(section.section("ejection")),
+        panic_threshold: section.count("panic_threshold", &limits::PANIC_THRESHOLD),
+        slow_start: section.duration("slow_start", &limits::SLOW_START),
     };
+    if config.connections_min > config.connections_max {
+        section.report("connections_min", format!("{} is more than connections_max", config.connections_min));
+        config.connections_min = config.connections_max;
+    }
     section.finish();
     config
 }
 
-fn balance(section: &Section<'_>) -> Balance {
-    let later =
-        section.value("balance").filter(|value| value.as_text().is_some_and(|text| BALANCE_LATER.contains(&text)));
-    match later {
-        Some(value) => {
-            let policy = value.as_text().unwrap_or_default();
-            value.fail::<()>(format!("\"{policy}\" is not available in this version: use \"round_robin\""));
-            Balance::default()
+fn check(section: Section<'_>) -> Option<CheckConfig> {
+    let path = section.required("path", |section, key| {
+        let value = section.value(key)?;
+        let text = value.text()?;
+        match text.parse::<PathAndQuery>() {
+            Ok(path) if text.starts_with('/') => Some(path.as_str().to_owned()),
+            Ok(_) | Err(_) => value.fail(format!("\"{text}\" is not a path such as \"/healthz\"")),
         }
-        None => section.choice("balance", Balance::default(), &[("round_robin", Balance::RoundRobin)]),
+    });
+    let statuses = section.list("status");
+    let config = CheckConfig {
+        path: path.clone().unwrap_or_default(),
+        interval: section.duration("interval", &limits::CHECK_INTERVAL),
+        timeout: section.duration("timeout", &limits::CHECK_TIMEOUT),
+        statuses: if statuses.is_empty() {
+            vec![200..=299]
+        } else {
+            statuses.iter().filter_map(status_range).collect()
+        },
+        healthy_after: section.count("healthy_after", &limits::HEALTHY_AFTER),
+        unhealthy_after: section.count("unhealthy_after", &limits::UNHEALTHY_AFTER),
+    };
+    section.finish();
+    path.map(|_| config)
+}
+
+/// `"200"` or `"200-299"`.
+fn status_range(value: &Value<'_>) -> Option<RangeInclusive<u16>> {
+    let text = value.text()?;
+    let number = |text: &str| text.trim().parse::<u16>().ok().filter(|status| (100..=599).contains(status));
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first <= last => Some(first..=last),
+        _ => value.fail(format!("\"{text}\" is not a status such as \"200\", nor a range such as \"200-299\"")),
     }
+}
+
+fn ejection(section: Section<'_>) -> EjectionConfig {
+    let config = EjectionConfig {
+        consecutive_errors: section.count("consecutive_errors", &limits::CONSECUTIVE_ERRORS),
+        outliers: section.flag("outliers", true),
+        time: section.duration("time", &limits::EJECTION_TIME),
+        time_max: section.duration("time_max", &limits::EJECTION_TIME_MAX),
+        share_max: section.count("share_max", &limits::EJECTION_SHARE_MAX),
+        interval: section.duration("interval", &limits::EJECTION_INTERVAL),
+    };
+    if config.time > config.time_max {
+        section.report("time", "is longer than time_max".to_owned());
+    }
+    section.finish();
+    config
 }
 
 fn server_name(section: &Section<'_>) -> Option<String> {
@@ -219,14 +341,15 @@ fn endpoints(section: &Section<'_>) -> Vec<EndpointConfig> {
 /// `"http://host:port"` or `{ url = "…", weight = 2, region = "eu" }`.
 fn endpoint(value: &Value<'_>) -> Option<EndpointConfig> {
     if value.as_text().is_some() {
-        return Some(EndpointConfig { url: url(value)?, weight: limits::WEIGHT.default, region: None });
+        return Some(EndpointConfig { url: url(value)?, weight: limits::WEIGHT.default, region: None, priority: 0 });
     }
     let section = value.table_or("a URL or { url = \"…\", weight = 2, region = \"eu\" }")?;
     let url = section.required("url", |section, key| section.value(key).and_then(|value| url(&value)));
     let weight = section.count("weight", &limits::WEIGHT);
     let region = section.text("region").map(str::to_owned);
+    let priority = section.count("priority", &limits::PRIORITY);
     section.finish();
-    Some(EndpointConfig { url: url?, weight, region })
+    Some(EndpointConfig { url: url?, weight, region, priority })
 }
 
 fn url(value: &Value<'_>) -> Option<EndpointUrl> {

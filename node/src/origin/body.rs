@@ -22,6 +22,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::endpoint::Endpoint;
 use super::error::{BodyError, BoxError};
 use super::expectation::Expectation;
+use super::health::Verdict;
+use super::load::InFlight;
 use super::pool::{Http1Lease, Http2Lease};
 
 /// The content of a forward request.
@@ -219,6 +221,8 @@ pub struct OriginBody {
     /// Taken at the clean end; dropped with the connection closed otherwise.
     lease: Option<Lease>,
     endpoint: Arc<Endpoint>,
+    /// Until the end of the content.
+    in_flight: Option<InFlight>,
     wait: ChunkWait,
     failed: bool,
 }
@@ -235,9 +239,17 @@ impl std::fmt::Debug for OriginBody {
 impl OriginBody {
     pub(super) fn new(incoming: Incoming, lease: Lease, endpoint: Arc<Endpoint>) -> Self {
         let wait = ChunkWait { limit: endpoint.body_idle_timeout(), timer: None, is_waiting: false };
-        let mut body = Self { incoming, lease: Some(lease), endpoint, wait, failed: false };
+        let mut body = Self { incoming, lease: Some(lease), endpoint, in_flight: None, wait, failed: false };
         body.finish_at_end();
         body
+    }
+
+    /// It counts as a request under way as long as there is something to read, and speaks for its endpoint at its clean end.
+    pub(super) fn counts_as(&mut self, in_flight: InFlight) {
+        self.in_flight = Some(in_flight);
+        if self.lease.is_none() {
+            self.finish();
+        }
     }
 
     /// Gives the connection back as soon as the framing says that nothing follows, not when the reader asks once more.
@@ -248,6 +260,9 @@ impl OriginBody {
     }
 
     fn finish(&mut self) {
+        if let Some(in_flight) = self.in_flight.take() {
+            in_flight.end_well();
+        }
         if let Some(lease) = self.lease.take() {
             lease.finish();
         }
@@ -255,7 +270,8 @@ impl OriginBody {
 
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.failed = true;
-        self.lease = None;
+        (self.lease, self.in_flight) = (None, None);
+        self.endpoint.health().note(Verdict::Bad, Instant::now());
         self.endpoint.stats().count_error(error.kind());
         Poll::Ready(Some(Err(error)))
     }

@@ -8,20 +8,23 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::{Request, Response, StatusCode};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::client::TlsStream;
 
 use super::body::{ForwardBody, Lease};
 use super::endpoint::{Endpoint, HEAD_BYTES_MAX};
 use super::error::ForwardError;
-use super::pool::{Http1Connection, Permit, STREAMS_MAX};
+use super::pool::{Http1Connection, Permit, STREAMS_MAX, Slot};
 use super::socket::{Socket, SocketProbe};
 use super::tls::ALPN_HTTP2;
 use crate::config::Http2;
@@ -65,22 +68,93 @@ async fn open(endpoint: &Endpoint, permit: &mut Permit, limit: Duration) -> Resu
     };
     let socket = Socket::new(stream, endpoint.body_idle_timeout(), slot);
     let probe = socket.probe();
+    let lease = match secure(endpoint, socket).await? {
+        Opened::Plain(io, true) => start_http2(endpoint, permit, io).await?,
+        Opened::Plain(io, false) => start_http1(endpoint, permit, io, probe).await?,
+        Opened::Tls(io, true) => start_http2(endpoint, permit, *io).await?,
+        Opened::Tls(io, false) => start_http1(endpoint, permit, *io, probe).await?,
+    };
+    endpoint.stats().count_connect();
+    Ok(lease)
+}
+
+/// A connection, and whether HTTP/2 is spoken on it.
+enum Opened {
+    Plain(Socket, bool),
+    Tls(Box<TlsStream<Socket>>, bool),
+}
+
+async fn secure(endpoint: &Endpoint, socket: Socket) -> Result<Opened, ForwardError> {
     let Some(tls) = endpoint.tls() else {
-        return match endpoint.http2() {
-            Http2::Always => start_http2(endpoint, permit, socket).await,
-            Http2::Auto | Http2::Never => start_http1(endpoint, permit, socket, probe).await,
-        };
+        return Ok(Opened::Plain(socket, endpoint.http2() == Http2::Always));
     };
     let stream = tls.connector.connect(tls.server_name.clone(), socket).await;
     let stream = stream.map_err(|source| ForwardError::Tls { endpoint: endpoint.name(), source })?;
     let agreed_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2);
-    match endpoint.http2() {
-        Http2::Always if !agreed_http2 => Err(ForwardError::ConnectFailed {
-            endpoint: endpoint.name(),
-            source: "it does not agree to HTTP/2 by ALPN".into(),
-        }),
-        Http2::Always | Http2::Auto if agreed_http2 => start_http2(endpoint, permit, stream).await,
-        Http2::Always | Http2::Auto | Http2::Never => start_http1(endpoint, permit, stream, probe).await,
+    if endpoint.http2() == Http2::Always && !agreed_http2 {
+        let source = "it does not agree to HTTP/2 by ALPN".into();
+        return Err(ForwardError::ConnectFailed { endpoint: endpoint.name(), source });
+    }
+    Ok(Opened::Tls(Box::new(stream), agreed_http2 && endpoint.http2() != Http2::Never))
+}
+
+/// Sends one request on a connection of its own, which ends with the head of the answer.
+///
+/// Cancel safe: dropping the future closes the connection.
+pub(super) async fn ask(
+    endpoint: &Endpoint,
+    mut request: Request<ForwardBody>,
+    deadline: Instant,
+) -> Result<StatusCode, ForwardError> {
+    let stream = open_stream(endpoint, deadline).await?;
+    let _ = stream.set_nodelay(true);
+    let socket = Socket::new(stream, endpoint.body_idle_timeout(), Slot::uncounted());
+    let opened = secure(endpoint, socket).await?;
+    let is_http2 = matches!(opened, Opened::Plain(_, true) | Opened::Tls(_, true));
+    let ready =
+        if is_http2 { endpoint.target().make_http2(&mut request) } else { endpoint.target().make_http1(&mut request) };
+    ready.map_err(|reason| ForwardError::Unsendable { endpoint: endpoint.name(), reason })?;
+    match opened {
+        Opened::Plain(io, is_http2) => exchange(endpoint, io, is_http2, request).await,
+        Opened::Tls(io, is_http2) => exchange(endpoint, *io, is_http2, request).await,
+    }
+}
+
+async fn exchange<T>(
+    endpoint: &Endpoint,
+    io: T,
+    is_http2: bool,
+    request: Request<ForwardBody>,
+) -> Result<StatusCode, ForwardError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed =
+        |source: hyper::Error| ForwardError::ConnectFailed { endpoint: endpoint.name(), source: source.into() };
+    let answer = |source| ForwardError::BadResponse { endpoint: endpoint.name(), source };
+    if is_http2 {
+        let (mut sender, connection) =
+            http2_builder().handshake::<_, ForwardBody>(TokioIo::new(io)).await.map_err(failed)?;
+        return drive(connection, sender.send_request(request)).await.map_err(answer);
+    }
+    let (mut sender, connection) =
+        http1_builder().handshake::<_, ForwardBody>(TokioIo::new(io)).await.map_err(failed)?;
+    drive(connection, sender.send_request(request)).await.map_err(answer)
+}
+
+/// The answer's status; the connection is driven meanwhile and dropped then.
+async fn drive<B>(
+    connection: impl Future<Output = hyper::Result<()>>,
+    answer: impl Future<Output = hyper::Result<Response<B>>>,
+) -> hyper::Result<StatusCode> {
+    let (mut connection, mut answer) = (pin!(connection), pin!(answer));
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer.map(|answer| answer.status()),
+        ended = &mut connection => {
+            // What it read before its end counts.
+            ended.and(answer.await.map(|answer| answer.status()))
+        }
     }
 }
 
@@ -92,8 +166,12 @@ async fn open_stream(endpoint: &Endpoint, deadline: Instant) -> Result<TcpStream
     for (tried, address) in addresses.iter().enumerate() {
         let left = u32::try_from(addresses.len() - tried).unwrap_or(1);
         let share = deadline.saturating_duration_since(Instant::now()) / left;
+        let began = Instant::now();
         last = match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => {
+                endpoint.load().connected(began.elapsed());
+                return Ok(stream);
+            }
             Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionRefused => {
                 ForwardError::ConnectRefused { endpoint: endpoint.name(), source }
             }
@@ -112,15 +190,30 @@ async fn addresses(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
     Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect())
 }
 
+fn http1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_header_size(HEAD_BYTES_MAX).max_buf_size(HTTP1_BUFFER_MAX);
+    builder
+}
+
+fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_send_buf_size(HTTP2_SEND_BUFFER_MAX)
+        .keep_alive_interval(HTTP2_PING_AFTER)
+        .keep_alive_timeout(HTTP2_PING_TIMEOUT);
+    builder
+}
+
 async fn start_http1<T>(endpoint: &Endpoint, permit: &Permit, io: T, probe: SocketProbe) -> Result<Lease, ForwardError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let handshake = http1::Builder::new()
-        .max_header_size(HEAD_BYTES_MAX)
-        .max_buf_size(HTTP1_BUFFER_MAX)
-        .handshake::<_, ForwardBody>(TokioIo::new(io))
-        .await;
+    let handshake = http1_builder().handshake::<_, ForwardBody>(TokioIo::new(io)).await;
     let (sender, connection) =
         handshake.map_err(|source| ForwardError::ConnectFailed { endpoint: endpoint.name(), source: source.into() })?;
     let name = endpoint.name();
@@ -129,13 +222,15 @@ where
             tracing::debug!(endpoint = %name, %error, "connection to origin ended");
         }
     });
-    endpoint.stats().count_connect();
+    let now = Instant::now();
     let connection = Http1Connection {
         sender,
         driver: driver.abort_handle(),
         probe,
         thread: std::thread::current().id(),
-        idle_since: Instant::now(),
+        idle_since: now,
+        made: now,
+        requests: 0,
     };
     Ok(Lease::Http1(permit.lease(connection)))
 }
@@ -144,16 +239,7 @@ async fn start_http2<T>(endpoint: &Endpoint, permit: &Permit, io: T) -> Result<L
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let handshake = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
-        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-        .max_send_buf_size(HTTP2_SEND_BUFFER_MAX)
-        .keep_alive_interval(HTTP2_PING_AFTER)
-        .keep_alive_timeout(HTTP2_PING_TIMEOUT)
-        .handshake::<_, ForwardBody>(TokioIo::new(io))
-        .await;
+    let handshake = http2_builder().handshake::<_, ForwardBody>(TokioIo::new(io)).await;
     let (sender, mut connection) =
         handshake.map_err(|source| ForwardError::ConnectFailed { endpoint: endpoint.name(), source: source.into() })?;
     let streams_max = Arc::new(AtomicUsize::new(STREAMS_MAX));
@@ -169,6 +255,5 @@ where
             tracing::debug!(endpoint = %name, %error, "connection to origin ended");
         }
     });
-    endpoint.stats().count_connect();
     Ok(Lease::Http2(permit.adopt(sender, streams_max)))
 }

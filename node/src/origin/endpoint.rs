@@ -17,18 +17,21 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
+use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::balance::Candidate;
 use super::body::{ForwardBody, Lease, OriginBody, UploadProgress};
 use super::error::{ForwardError, OriginsError};
+use super::health::{Ejections, Health, HealthSnapshot, Verdict};
+use super::load::{InFlight, Load};
 use super::pool::{Grant, NoConnection, Pool, PoolCounts, PoolLimits, Want};
 use super::stats::{EndpointCounts, EndpointStats};
 use super::target::TargetRules;
-use super::{ForwardedResponse, connect, tls};
-use crate::config::{EndpointConfig, EndpointUrl, Http2, OriginConfig};
+use super::{ForwardedResponse, check, connect, tls};
+use crate::config::{CheckConfig, EndpointConfig, EndpointUrl, Http2, OriginConfig};
 
 /// The head of a response; a longer one is a bad response.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -47,6 +50,22 @@ pub struct Endpoint {
     pool: Arc<Pool>,
     limits: PoolLimits,
     stats: EndpointStats,
+    load: Load,
+    health: Health,
+    checks: Option<Checks>,
+    /// When connections are next made that are kept open.
+    next_warming: Mutex<Option<Instant>>,
+    identity: u64,
+    /// In another region than the node.
+    is_elsewhere: bool,
+}
+
+/// The checks of one endpoint.
+#[derive(Debug)]
+struct Checks {
+    config: CheckConfig,
+    /// `None`: one is under way.
+    next: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +100,27 @@ pub struct EndpointSnapshot {
     pub pool: PoolCounts,
     /// What has happened since the start.
     pub counts: EndpointCounts,
+    /// Which others come before it.
+    pub priority: u32,
+    /// Requests that it has not answered to their end.
+    pub in_flight: usize,
+    /// How long it takes to answer, the worst of late counting most.
+    pub latency: Option<Duration>,
+    /// How long a packet takes there and back.
+    pub round_trip: Option<Duration>,
+    /// Whether it is fit for requests.
+    pub health: HealthSnapshot,
+}
+
+/// How long no connection that is to be kept open is tried after one that failed.
+const WARMING_PAUSE: Duration = Duration::from_secs(1);
+
+/// 502, 503 and 504 are what something before the application says when it is not there. Any other status is the application's own.
+fn verdict_of_status(status: StatusCode) -> Verdict {
+    match status {
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Verdict::Bad,
+        _ => Verdict::Good,
+    }
 }
 
 /// A request that got no response head, and the request itself if none of it was sent.
@@ -89,9 +129,41 @@ pub(super) struct Failed {
     pub(super) unsent: Option<Box<Request<ForwardBody>>>,
 }
 
+/// Weights are reckoned with in hundredths, so that one that starts slowly can have a part of its own.
+const WEIGHT_PARTS: u32 = 100;
+
 impl Candidate for Arc<Endpoint> {
     fn weight(&self) -> u32 {
-        self.config.weight
+        let share = self.health.share(Instant::now());
+        let parts = f64::from(self.config.weight * WEIGHT_PARTS) * share;
+        // Within 1 to 100,000.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded above")]
+        let parts = parts as u32;
+        parts.max(1)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.load.in_flight()
+    }
+
+    fn latency(&self) -> Option<Duration> {
+        self.load.latency(Instant::now())
+    }
+
+    fn round_trip(&self) -> Option<Duration> {
+        self.load.round_trip()
+    }
+
+    fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    fn distance(&self) -> u32 {
+        u32::from(self.is_elsewhere)
+    }
+
+    fn is_full(&self) -> bool {
+        self.pool.is_full()
     }
 }
 
@@ -100,6 +172,7 @@ impl Endpoint {
         origin: &OriginConfig,
         config: &EndpointConfig,
         connector: Option<&TlsConnector>,
+        ejections: &Arc<Ejections>,
     ) -> Result<Self, OriginsError> {
         let written = config.url.authority();
         let refused = || OriginsError::Authority { origin: origin.name.clone(), name: written.clone() };
@@ -115,8 +188,18 @@ impl Endpoint {
             queue_max: origin.queue_max,
             queue_timeout: origin.queue_timeout,
             idle_timeout: origin.idle_timeout,
+            connections_min: origin.connections_min,
+            age_max: origin.connection_age_max,
+            requests_max: origin.connection_requests_max,
         };
+        let now = Instant::now();
         Ok(Self {
+            load: Load::default(),
+            health: Health::new(Arc::clone(ejections)),
+            checks: origin.health.clone().map(|config| Checks { config, next: Mutex::new(Some(now)) }),
+            next_warming: Mutex::new(Some(now)),
+            identity: xxhash_rust::xxh3::xxh3_64(config.url.to_string().as_bytes()),
+            is_elsewhere: origin.region.is_some() && config.region != origin.region,
             name: written.as_str().into(),
             http2: origin.http2,
             timeouts: Timeouts {
@@ -156,7 +239,81 @@ impl Endpoint {
             region: self.config.region.clone(),
             pool: self.pool.counts(),
             counts: self.stats.snapshot(),
+            priority: self.config.priority,
+            in_flight: self.load.in_flight(),
+            latency: self.load.latency(Instant::now()),
+            round_trip: self.load.round_trip(),
+            health: self.health.snapshot(Instant::now()),
         }
+    }
+
+    /// What is to be done now and then: closing what is too old, opening what is to be kept open, checking.
+    pub(super) fn tend(self: &Arc<Self>, now: Instant, reaps: bool) {
+        if reaps {
+            self.pool.reap(now);
+        }
+        self.warm(now);
+        self.check(now);
+    }
+
+    /// Opens connections that are to be kept open, as many as are missing. After one that failed it waits.
+    fn warm(self: &Arc<Self>, now: Instant) {
+        if self.limits.connections_min == 0 || !self.health.is_usable(now) {
+            return;
+        }
+        if self.next_warming.lock().is_none_or(|next| next > now) {
+            return;
+        }
+        while let Some(permit) = self.pool.permit_below_floor() {
+            let endpoint = Arc::clone(self);
+            tokio::spawn(async move {
+                match connect::connect(&endpoint, permit).await {
+                    Ok(lease) => {
+                        endpoint.stats.count_warmed();
+                        // Unused, it goes to the pool.
+                        drop(lease);
+                    }
+                    Err(error) => {
+                        tracing::debug!(endpoint = %endpoint.name, error = error.as_detail(), "a connection that is to be kept open");
+                        *endpoint.next_warming.lock() = Some(Instant::now() + WARMING_PAUSE);
+                    }
+                }
+            });
+        }
+    }
+
+    /// Begins a check when its time has come.
+    fn check(self: &Arc<Self>, now: Instant) {
+        let Some(checks) = &self.checks else { return };
+        if checks.next.lock().take_if(|next| *next <= now).is_none() {
+            return;
+        }
+        let endpoint = Arc::clone(self);
+        tokio::spawn(async move {
+            let Some(Checks { config, next }) = &endpoint.checks else { return };
+            let found = check::check(&endpoint, config).await;
+            let after = (config.healthy_after, config.unhealthy_after);
+            if endpoint.health.checked(found, after, Instant::now()) {
+                tracing::info!(endpoint = %endpoint.name, "endpoint is back");
+            }
+            *next.lock() = Some(Instant::now() + check::pause(config));
+        });
+    }
+
+    pub(super) fn load(&self) -> &Load {
+        &self.load
+    }
+
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    pub(super) fn target(&self) -> &TargetRules {
+        &self.target
+    }
+
+    pub(super) fn priority(&self) -> u32 {
+        self.config.priority
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -187,8 +344,30 @@ impl Endpoint {
     ///
     /// Cancel safe: dropping the future leaves the queue, stops connecting, closes an HTTP/1.1 connection in use or resets the
     /// HTTP/2 stream.
-    pub(super) async fn send(self: &Arc<Self>, mut request: Request<ForwardBody>) -> Result<ForwardedResponse, Failed> {
+    pub(super) async fn send(self: &Arc<Self>, request: Request<ForwardBody>) -> Result<ForwardedResponse, Failed> {
         self.stats.count_request();
+        let began = Instant::now();
+        // How long an upload takes says nothing of the endpoint.
+        let is_timed = request.body().may_be_resent();
+        let answer = self.send_counted(request, InFlight::begin(self)).await;
+        let now = Instant::now();
+        match &answer {
+            Ok(_) if is_timed => self.load.answered(now - began, now),
+            Ok(_) => {}
+            Err(failed) if failed.error.is_of_endpoint() => {
+                self.load.failed(now - began, now);
+                self.health.note(Verdict::Bad, now);
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+
+    async fn send_counted(
+        self: &Arc<Self>,
+        mut request: Request<ForwardBody>,
+        mut in_flight: InFlight,
+    ) -> Result<ForwardedResponse, Failed> {
         let mut want = Want::Any;
         loop {
             let (lease, reused) = match self.lease(want).await {
@@ -196,7 +375,11 @@ impl Endpoint {
                 Err(error) => return Err(self.failed(error, Some(request))),
             };
             match self.exchange(lease, reused, request).await {
-                Ok(forwarded) => return Ok(forwarded),
+                Ok(mut forwarded) => {
+                    in_flight.answered(verdict_of_status(forwarded.response.status()));
+                    forwarded.response.body_mut().counts_as(in_flight);
+                    return Ok(forwarded);
+                }
                 Err(Failed { error: ForwardError::NotSent { .. }, unsent: Some(unsent) })
                     if reused && want == Want::Any && unsent.body().may_be_resent() =>
                 {

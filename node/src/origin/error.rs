@@ -21,7 +21,7 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Why a forward request gave no usable response. `endpoint` is [`super::Endpoint::name`].
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// The origin has no endpoint that may be used.
+    /// The origin has no endpoint that may be used: all are drained, or have been tried.
     #[error("origin {origin} has no endpoint")]
     NoEndpoint {
         /// The name of the origin.
@@ -295,16 +295,31 @@ impl ForwardError {
         )
     }
 
+    /// Whether it speaks against the endpoint: neither the request is to blame, nor this node's own limits.
+    pub(super) fn is_of_endpoint(&self) -> bool {
+        !matches!(
+            self.kind(),
+            ErrorKind::NoEndpoint
+                | ErrorKind::QueueFull
+                | ErrorKind::QueueTimeout
+                | ErrorKind::Unsendable
+                | ErrorKind::RequestBody
+                // A kept connection has ended, as they do.
+                | ErrorKind::NotSent
+        )
+    }
+
     /// Used when no stale response may stand in. No `_` arm: a new error has to choose its status.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::ConnectTimeout { .. } | Self::WriteStalled { .. } | Self::ResponseTimeout { .. } => {
                 StatusCode::GATEWAY_TIMEOUT
             }
-            Self::QueueFull { .. } | Self::QueueTimeout { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint { .. } | Self::QueueFull { .. } | Self::QueueTimeout { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Unsendable { .. } | Self::RequestBody { .. } => StatusCode::BAD_REQUEST,
-            Self::NoEndpoint { .. }
-            | Self::Dns { .. }
+            Self::Dns { .. }
             | Self::ConnectRefused { .. }
             | Self::ConnectFailed { .. }
             | Self::Tls { .. }

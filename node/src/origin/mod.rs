@@ -1,10 +1,11 @@
 //! Origins: where requests that the store cannot answer are forwarded to.
 //!
 //! ```text
-//! Origins ─ name ─> Origin ─ Balancer ─> Endpoint ─ Pool ─> connection ─> ForwardedResponse (OriginBody)
+//! Origins ─ name ─> Origin ─ Health, Balancer ─> Endpoint ─ Pool ─> connection ─> ForwardedResponse (OriginBody)
 //! ```
 //!
 //! Always true:
+//! - Endpoints that are not in order get no requests, unless nearly all are not.
 //! - An endpoint that cannot be reached is passed over for the next one, each at most once a request: nothing of the request can
 //!   have been sent. Any other failure ends the request.
 //! - Connections, waiting requests, heads, waits and content windows are bounded; a bound that is reached is a [`ForwardError`].
@@ -16,11 +17,14 @@
 
 mod balance;
 mod body;
+mod check;
 mod connect;
 mod endpoint;
 mod error;
 mod expectation;
 mod framing;
+mod health;
+mod load;
 mod pool;
 mod socket;
 mod stats;
@@ -43,17 +47,21 @@ pub use connect::ADDRESSES_MAX;
 pub use endpoint::{Endpoint, EndpointSnapshot, HEAD_BYTES_MAX, HEADER_COUNT_MAX};
 pub use error::{BodyError, BoxError, ErrorKind, ForwardError, OriginsError, RETRY_AFTER};
 pub use expectation::{CONTINUE_WAIT_MAX, Expectation};
+pub use health::{EndpointState, HealthSnapshot};
 pub use pool::{PoolCounts, STREAMS_MAX};
 pub use stats::{EndpointCounts, WAIT_BUCKETS_MS};
 pub use tls::TLS_SESSIONS_MAX;
 
-use crate::config::{Balance, OriginConfig};
-use balance::{Balancer, RoundRobin};
+use crate::config::{OriginConfig, limits};
+use balance::Balancer;
 use endpoint::Failed;
+use health::{Ejections, eject_outliers};
 use tls::SystemRoots;
 
 /// How often idle connections are looked at; one may be kept this much longer than its `idle_timeout`.
 const REAP_EVERY: Duration = Duration::from_secs(1);
+/// How often is looked at what else is due: checks, connections that are to be kept open.
+const TEND_EVERY: Duration = Duration::from_millis(100);
 
 /// All origins of a configuration, by name.
 #[derive(Debug, Default)]
@@ -64,8 +72,23 @@ pub struct Origins(HashMap<String, Arc<Origin>>);
 pub struct Origin {
     name: String,
     endpoints: Box<[Arc<Endpoint>]>,
+    /// The places of the endpoints by priority, those that come first at the beginning.
+    tiers: Box<[Box<[usize]>]>,
     balancer: Mutex<Balancer>,
+    panic_threshold: usize,
+    rates: Option<Rates>,
 }
+
+/// When the success rates of the endpoints are compared.
+#[derive(Debug)]
+struct Rates {
+    interval: Duration,
+    next: Mutex<Instant>,
+}
+
+/// What requests to one endpoint have in common, as an extension of the request: the hash of the cache key.
+#[derive(Debug, Clone, Copy)]
+pub struct Affinity(pub u64);
 
 /// How an origin stands, for `/metrics` and `/v1/status`.
 #[derive(Debug, Clone)]
@@ -126,13 +149,19 @@ impl Origins {
         origins
     }
 
-    /// Closes idle connections when their time has come, for ever. One task runs it; cancel safe: it holds nothing across its await.
-    pub async fn reap(&self) {
-        let mut ticks = interval(REAP_EVERY);
+    /// Closes idle connections when their time has come, opens those that are to be kept open, checks the endpoints, compares
+    /// their success rates; for ever. One task runs it; cancel safe: it holds nothing across its await.
+    pub async fn tend(&self) {
+        let mut ticks = interval(TEND_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_reap = Instant::now();
         loop {
-            ticks.tick().await;
-            self.each_endpoint(|endpoint| endpoint.pool().reap(Instant::now()));
+            let now = ticks.tick().await;
+            let reaps = now >= next_reap;
+            if reaps {
+                next_reap = now + REAP_EVERY;
+            }
+            self.0.values().for_each(|origin| origin.tend(now, reaps));
         }
     }
 
@@ -150,16 +179,42 @@ impl Origin {
     fn new(config: &OriginConfig, system: &mut SystemRoots) -> Result<Self, OriginsError> {
         let needs_tls = config.endpoints.iter().any(|endpoint| endpoint.url.tls);
         let connector = needs_tls.then(|| tls::connector(config, system)).transpose()?;
-        let endpoints =
-            config.endpoints.iter().map(|endpoint| Endpoint::new(config, endpoint, connector.as_ref()).map(Arc::new));
-        let balancer = match config.balance {
-            Balance::RoundRobin => Balancer::RoundRobin(RoundRobin::default()),
-        };
+        let ejections = Ejections::new(&config.ejection, config.slow_start, config.endpoints.len());
+        let endpoints = config
+            .endpoints
+            .iter()
+            .map(|endpoint| Endpoint::new(config, endpoint, connector.as_ref(), &ejections).map(Arc::new));
+        let endpoints: Box<[Arc<Endpoint>]> = endpoints.collect::<Result<_, _>>()?;
+        let mut tiers = BTreeMap::<u32, Vec<usize>>::new();
+        for (place, endpoint) in endpoints.iter().enumerate() {
+            tiers.entry(endpoint.priority()).or_default().push(place);
+        }
+        let interval = config.ejection.interval;
+        let rates = Rates { interval, next: Mutex::new(Instant::now() + interval) };
         Ok(Self {
             name: config.name.clone(),
-            endpoints: endpoints.collect::<Result<_, _>>()?,
-            balancer: Mutex::new(balancer),
+            endpoints,
+            tiers: tiers.into_values().map(Vec::into_boxed_slice).collect(),
+            balancer: Mutex::new(Balancer::new(config.balance)),
+            panic_threshold: usize::try_from(config.panic_threshold).unwrap_or(0),
+            rates: config.ejection.outliers.then_some(rates),
         })
+    }
+
+    fn tend(&self, now: Instant, reaps: bool) {
+        self.endpoints.iter().for_each(|endpoint| endpoint.tend(now, reaps));
+        let Some(rates) = &self.rates else { return };
+        let mut next = rates.next.lock();
+        if *next <= now {
+            *next = now + rates.interval;
+            eject_outliers(self.endpoints.iter().map(|endpoint| endpoint.health()), now);
+        }
+    }
+
+    /// Takes an endpoint, by its URL, out of service or back. False: there is none.
+    pub fn drain(&self, url: &str, is_draining: bool) -> bool {
+        let endpoint = self.endpoints.iter().find(|endpoint| endpoint.url().to_string() == url);
+        endpoint.inspect(|endpoint| endpoint.health().drain(is_draining, Instant::now())).is_some()
     }
 
     /// Its name in the configuration.
@@ -180,9 +235,10 @@ impl Origin {
     /// The target may be in any form; `Host` counts before the authority of the target. Cancel safe: dropping the future gives
     /// back whatever it held, see [`Endpoint`].
     pub async fn send(&self, mut request: Request<ForwardBody>) -> Result<ForwardedResponse, ForwardError> {
+        let affinity = request.extensions().get::<Affinity>().map(|affinity| affinity.0);
         let mut tried = Vec::new();
         let mut last = None;
-        while let Some(place) = self.choose(&tried) {
+        while let Some(place) = self.choose(&tried, affinity) {
             match self.endpoints[place].send(request).await {
                 Ok(mut forwarded) => {
                     framing::settle(forwarded.response.headers_mut());
@@ -200,10 +256,54 @@ impl Origin {
         Err(last.unwrap_or_else(|| ForwardError::NoEndpoint { origin: self.name.clone() }))
     }
 
-    fn choose(&self, tried: &[usize]) -> Option<usize> {
-        if self.endpoints.len() == 1 {
-            return tried.is_empty().then_some(0);
+    /// The endpoint for a request, among those that were not tried.
+    ///
+    /// The first tier counts of which enough are in order; if there is none, the first one that has any left, in order or not:
+    /// when nearly everything fails, it is more likely that health is judged wrongly than that the last ones bear it all.
+    fn choose(&self, tried: &[usize], affinity: Option<u64>) -> Option<usize> {
+        let now = Instant::now();
+        let is_open = |place: usize| !tried.contains(&place);
+        for tier in &self.tiers {
+            let usable =
+                Places::of(tier.iter().copied().filter(|place| self.endpoints[*place].health().is_usable(now)));
+            let in_service = || tier.iter().filter(|place| !self.endpoints[**place].health().is_draining()).count();
+            let is_enough = usable.count() == tier.len()
+                || (usable.count() > 0 && usable.count() * 100 >= self.panic_threshold * in_service());
+            if is_enough && let Some(place) = self.balance(affinity, |place| usable.has(place) && is_open(place)) {
+                return Some(place);
+            }
         }
-        self.balancer.lock().choose(&self.endpoints, |place| !tried.contains(&place))
+        self.tiers.iter().find_map(|tier| {
+            let in_service = tier.iter().copied().filter(|place| !self.endpoints[*place].health().is_draining());
+            let left = Places::of(in_service.filter(|place| is_open(*place)));
+            self.balance(affinity, |place| left.has(place))
+        })
+    }
+
+    fn balance(&self, affinity: Option<u64>, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+        if self.endpoints.len() == 1 {
+            return eligible(0).then_some(0);
+        }
+        self.balancer.lock().choose(&self.endpoints, affinity, eligible)
+    }
+}
+
+/// Places of endpoints, at most [`limits::ENDPOINTS_MAX`] of them.
+#[derive(Default)]
+struct Places([u64; limits::ENDPOINTS_MAX.div_ceil(64)]);
+
+impl Places {
+    fn of(places: impl Iterator<Item = usize>) -> Self {
+        let mut all = Self::default();
+        places.for_each(|place| all.0[place / 64] |= 1 << (place % 64));
+        all
+    }
+
+    fn has(&self, place: usize) -> bool {
+        self.0[place / 64] & (1 << (place % 64)) != 0
+    }
+
+    fn count(&self) -> usize {
+        self.0.iter().map(|bits| bits.count_ones() as usize).sum()
     }
 }

@@ -42,6 +42,18 @@ pub(super) struct PoolLimits {
     pub(super) queue_max: usize,
     pub(super) queue_timeout: Duration,
     pub(super) idle_timeout: Duration,
+    /// Kept open, used or not.
+    pub(super) connections_min: usize,
+    /// An older connection takes no further request.
+    pub(super) age_max: Duration,
+    /// One that has served so many takes no further one.
+    pub(super) requests_max: u64,
+}
+
+impl PoolLimits {
+    fn is_worn_out(&self, made: Instant, requests: u64, now: Instant) -> bool {
+        requests >= self.requests_max || now.saturating_duration_since(made) >= self.age_max
+    }
 }
 
 /// What a request asks the pool for.
@@ -117,6 +129,9 @@ pub(super) struct Http1Connection {
     /// Where the driver runs.
     pub(super) thread: ThreadId,
     pub(super) idle_since: Instant,
+    pub(super) made: Instant,
+    /// It has been given to so many.
+    pub(super) requests: u64,
 }
 
 struct Http2Connection {
@@ -125,6 +140,8 @@ struct Http2Connection {
     streams: usize,
     streams_max: Arc<AtomicUsize>,
     idle_since: Instant,
+    made: Instant,
+    requests: u64,
 }
 
 impl Pool {
@@ -177,10 +194,10 @@ impl Pool {
     /// What can be given right now.
     fn take(self: &Arc<Self>, state: &mut State, want: Want) -> Option<Grant> {
         if want == Want::Any {
-            if let Some((id, sender)) = state.take_stream() {
+            if let Some((id, sender)) = state.take_stream(&self.limits) {
                 return Some(Grant::Stream(Http2Lease { id, sender, pool: Arc::clone(self) }));
             }
-            if let Some(connection) = state.take_idle(self.limits.idle_timeout) {
+            if let Some(connection) = state.take_idle(&self.limits) {
                 return Some(Grant::Kept(Http1Lease::new(connection, self)));
             }
         }
@@ -223,9 +240,10 @@ impl Pool {
     }
 
     fn keep(self: &Arc<Self>, mut connection: Http1Connection) {
-        connection.idle_since = Instant::now();
+        let (now, limits) = (Instant::now(), self.limits);
+        connection.idle_since = now;
         self.changed(|state| {
-            if state.closed {
+            if state.closed || limits.is_worn_out(connection.made, connection.requests, now) {
                 return;
             }
             state.idle.push(connection);
@@ -243,21 +261,55 @@ impl Pool {
         self.changed(|state| {
             id = state.next_id();
             state.speaks_http2 = true;
-            state.http2.push(Http2Connection { id, sender, streams: 1, streams_max, idle_since: Instant::now() });
+            let now = Instant::now();
+            let connection =
+                Http2Connection { id, sender, streams: 1, streams_max, idle_since: now, made: now, requests: 1 };
+            state.http2.push(connection);
         });
         Http2Lease { id, sender: lease_sender, pool: Arc::clone(self) }
     }
 
-    /// Closes what has been idle for longer than `idle_timeout`, and forgets what the endpoint closed.
+    /// Closes what has been idle for longer than `idle_timeout`, but for `connections_min`, and what is too old; forgets what the
+    /// endpoint closed.
     pub(super) fn reap(&self, now: Instant) {
-        let idle_timeout = self.limits.idle_timeout;
+        let limits = self.limits;
         let mut state = self.state.lock();
-        state.idle.retain(|connection| !connection.is_spent(now, idle_timeout));
+        let mut left = state.open.saturating_sub(limits.connections_min);
+        let mut is_over = |idle_since: Instant, made, requests| {
+            let is_idle = left > 0 && now.saturating_duration_since(idle_since) >= limits.idle_timeout;
+            left -= usize::from(is_idle);
+            is_idle || limits.is_worn_out(made, requests, now)
+        };
+        state.idle.retain(|connection| {
+            !connection.sender.is_closed() && !is_over(connection.idle_since, connection.made, connection.requests)
+        });
         state.http2.retain(|connection| {
             let is_spent =
-                connection.streams == 0 && now.saturating_duration_since(connection.idle_since) >= idle_timeout;
+                connection.streams == 0 && is_over(connection.idle_since, connection.made, connection.requests);
             !is_spent && !connection.sender.is_closed()
         });
+    }
+
+    /// Capacity for one of the connections that are kept open, if there are too few.
+    pub(super) fn permit_below_floor(self: &Arc<Self>) -> Option<Permit> {
+        let mut state = self.state.lock();
+        if state.closed || state.open >= self.limits.connections_min.min(self.limits.connections_max) {
+            return None;
+        }
+        state.open += 1;
+        state.opening += 1;
+        let slot = Slot { pool: Arc::downgrade(self) };
+        Some(Permit { slot: Some(slot), pool: Arc::clone(self) })
+    }
+
+    /// A request would have to wait.
+    pub(super) fn is_full(&self) -> bool {
+        let state = self.state.lock();
+        let has_stream = || {
+            let free = |connection: &Http2Connection| connection.streams < connection.streams_max.load(Relaxed);
+            state.http2.iter().any(free)
+        };
+        state.open >= self.limits.connections_max && state.idle.is_empty() && !has_stream()
     }
 
     /// Closes what is idle, and keeps nothing from now on. Requests are still sent.
@@ -286,19 +338,24 @@ impl State {
         self.last_id
     }
 
-    fn take_stream(&mut self) -> Option<(u64, http2::SendRequest<ForwardBody>)> {
+    fn take_stream(&mut self, limits: &PoolLimits) -> Option<(u64, http2::SendRequest<ForwardBody>)> {
+        if self.http2.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
         if self.http2.iter().any(|connection| connection.sender.is_closed()) {
             self.http2.retain(|connection| !connection.sender.is_closed());
         }
-        let connection = self
-            .http2
-            .iter_mut()
-            .find(|connection| connection.streams < connection.streams_max.load(Relaxed).min(STREAMS_MAX))?;
+        let connection = self.http2.iter_mut().find(|connection| {
+            connection.streams < connection.streams_max.load(Relaxed).min(STREAMS_MAX)
+                && !limits.is_worn_out(connection.made, connection.requests, now)
+        })?;
         connection.streams += 1;
+        connection.requests += 1;
         Some((connection.id, connection.sender.clone()))
     }
 
-    fn take_idle(&mut self, idle_timeout: Duration) -> Option<Http1Connection> {
+    fn take_idle(&mut self, limits: &PoolLimits) -> Option<Http1Connection> {
         if self.idle.is_empty() {
             return None;
         }
@@ -306,8 +363,14 @@ impl State {
         while let Some(last) = self.idle.len().checked_sub(1) {
             let own =
                 self.idle.iter().rev().take(OWN_THREAD_SCAN_MAX).position(|connection| connection.thread == thread);
-            let connection = self.idle.remove(last - own.unwrap_or(0));
-            if !connection.is_spent(now, idle_timeout) {
+            let mut connection = self.idle.remove(last - own.unwrap_or(0));
+            let is_of_floor = self.open <= limits.connections_min;
+            let is_idle = now.saturating_duration_since(connection.idle_since) >= limits.idle_timeout;
+            let is_spent = (is_idle && !is_of_floor)
+                || connection.sender.is_closed()
+                || limits.is_worn_out(connection.made, connection.requests, now);
+            if !is_spent {
+                connection.requests += 1;
                 return Some(connection);
             }
         }
@@ -317,12 +380,6 @@ impl State {
     /// Whether the HTTP/2 connections that are being opened will have a stream for one more.
     fn is_served_by_opening(&self) -> bool {
         self.speaks_http2 && self.waiters.len() < self.opening * STREAMS_MAX
-    }
-}
-
-impl Http1Connection {
-    fn is_spent(&self, now: Instant, idle_timeout: Duration) -> bool {
-        self.sender.is_closed() || now.saturating_duration_since(self.idle_since) >= idle_timeout
     }
 }
 
@@ -353,6 +410,13 @@ impl Drop for Place {
 pub(super) struct Slot {
     /// Weak, because a pool that nobody uses any more must close its idle connections rather than be kept by them.
     pool: Weak<Pool>,
+}
+
+impl Slot {
+    /// For a connection that no pool counts.
+    pub(super) fn uncounted() -> Self {
+        Self { pool: Weak::new() }
+    }
 }
 
 impl std::fmt::Debug for Pool {
@@ -392,7 +456,8 @@ impl Permit {
     }
 
     /// A lease on the HTTP/1.1 connection that was opened.
-    pub(super) fn lease(&self, connection: Http1Connection) -> Http1Lease {
+    pub(super) fn lease(&self, mut connection: Http1Connection) -> Http1Lease {
+        connection.requests = 1;
         Http1Lease::new(connection, &self.pool)
     }
 }
@@ -472,12 +537,14 @@ pub(super) struct Http2Lease {
 
 impl Drop for Http2Lease {
     fn drop(&mut self) {
+        let limits = self.pool.limits;
         self.pool.changed(|state| {
             let Some(place) = state.http2.iter().position(|connection| connection.id == self.id) else { return };
             let connection = &mut state.http2[place];
             connection.streams -= 1;
             connection.idle_since = Instant::now();
-            if connection.streams == 0 && state.closed {
+            let is_worn_out = limits.is_worn_out(connection.made, connection.requests, connection.idle_since);
+            if connection.streams == 0 && (state.closed || is_worn_out) {
                 state.http2.remove(place);
             }
         });

@@ -17,6 +17,7 @@ pub(super) struct EndpointStats {
     reused: AtomicU64,
     connects: AtomicU64,
     retries: AtomicU64,
+    warmed: AtomicU64,
     errors: [AtomicU64; ErrorKind::ALL.len()],
     wait_micros: AtomicU64,
     wait_buckets: [AtomicU64; WAIT_BUCKETS_MS.len() + 1],
@@ -33,6 +34,8 @@ pub struct EndpointCounts {
     pub connects: u64,
     /// Requests sent again because a kept connection was found closed.
     pub retries: u64,
+    /// Connections made before a request needed them.
+    pub warmed: u64,
     /// Errors by kind, those that happened only.
     pub errors: Vec<(ErrorKind, u64)>,
     /// Requests that had to wait for a connection, by [`WAIT_BUCKETS_MS`] (not cumulative).
@@ -58,6 +61,10 @@ impl EndpointStats {
         self.retries.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn count_warmed(&self) {
+        self.warmed.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn count_error(&self, kind: ErrorKind) {
         self.errors[kind as usize].fetch_add(1, Relaxed);
     }
@@ -77,6 +84,7 @@ impl EndpointStats {
             reused: self.reused.load(Relaxed),
             connects: self.connects.load(Relaxed),
             retries: self.retries.load(Relaxed),
+            warmed: self.warmed.load(Relaxed),
             errors: errors.filter(|(_, count)| *count > 0).collect(),
             wait_buckets: std::array::from_fn(|bucket| self.wait_buckets[bucket].load(Relaxed)),
             wait_sum: Duration::from_micros(self.wait_micros.load(Relaxed)),

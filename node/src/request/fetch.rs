@@ -27,7 +27,7 @@ use super::need::{Errand, Held, Need};
 use super::partial::Ask;
 use super::respond::Answer;
 use super::{Cache, head, interim};
-use crate::origin::{ForwardBody, ForwardError};
+use crate::origin::{Affinity, ForwardBody, ForwardError};
 use crate::route::Route;
 
 /// Fillers that may vanish before a waiting request goes alone.
@@ -222,7 +222,8 @@ impl Cache {
             Permit::Alone(flight) => (flight, None),
         };
         let content = inbound.query_content.clone().map_or_else(ForwardBody::empty, ForwardBody::full);
-        let request = forward::request(inbound, errand.purpose(), exchange.keyed_fields(), content)?;
+        let mut request = forward::request(inbound, errand.purpose(), exchange.keyed_fields(), content)?;
+        request.extensions_mut().insert(affinity(&key));
         let plugin = exchange.plugin.as_ref().map(|active| active.plugin.digest());
         let target = forward::target(inbound)?;
         Ok(Fetch {
@@ -330,6 +331,13 @@ pub(super) fn goes_alone(route: &Route, inbound: &Inbound) -> bool {
 }
 
 /// What a request for `variant` of `key` collapses on.
+/// An origin whose endpoints cache by themselves is asked for one key at one endpoint.
+fn affinity(key: &CacheKey) -> Affinity {
+    let mut first = [0; 8];
+    first.copy_from_slice(&key.hash().0[..8]);
+    Affinity(u64::from_le_bytes(first))
+}
+
 pub(super) fn flight_key(key: &CacheKey, variant: u64, inbound: &Inbound) -> FlightKey {
     FlightKey { key: key.hash(), variant, is_authorized: inbound.headers.contains_key(AUTHORIZATION) }
 }

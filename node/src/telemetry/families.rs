@@ -136,6 +136,11 @@ families! {
     OriginConnectionsOpen = Gauge "brim_origin_connections_open" ["origin", "endpoint"] "Connections that are open now.";
     OriginConnectionsIdle = Gauge "brim_origin_connections_idle" ["origin", "endpoint"] "Open connections that serve no request now.";
     OriginWaiting = Gauge "brim_origin_waiting" ["origin", "endpoint"] "Requests that wait for a connection now.";
+    OriginWarmed = Counter "brim_origin_warmed_total" ["origin", "endpoint"] "Connections made before a request needed them.";
+    OriginInFlight = Gauge "brim_origin_in_flight" ["origin", "endpoint"] "Requests that are not answered to their end.";
+    OriginEndpointState = Gauge "brim_origin_endpoint_state" ["origin", "endpoint", "state"] "1 for the state that the endpoint is in: healthy, unhealthy, ejected or draining.";
+    OriginEjections = Counter "brim_origin_ejections_total" ["origin", "endpoint"] "Times the endpoint was ejected because requests failed.";
+    OriginChecks = Counter "brim_origin_checks_total" ["origin", "endpoint", "outcome"] "Health checks, good or bad.";
     OriginWait = Histogram "brim_origin_wait_seconds" ["origin", "endpoint"] "How long requests waited for a connection.";
 
     AccessLogLines = Counter "brim_access_log_lines_total" [] "Lines of the access log that were written.";

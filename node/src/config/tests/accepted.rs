@@ -53,6 +53,7 @@ fn the_least_file_gets_the_documented_defaults() {
 
 pub(super) const EVERYTHING: &str = r#"
 data_dir = "../data"
+region = "eu"
 
 [listen]
 http = ["127.0.0.1:0", "[::1]:8080"]
@@ -97,9 +98,14 @@ access = { file = "access.log" }
 format = "json"
 
 [origins.api]
-endpoints = ["https://API.example.com", { url = "http://[::1]:81/", weight = 2, region = "eu" }]
-balance = "round_robin"
+endpoints = ["https://API.example.com", { url = "http://[::1]:81/", weight = 2, region = "eu", priority = 1 }]
+balance = "geographic"
+connections_min = 2
 connections_max = 8
+connection_age_max = "1h"
+connection_requests_max = 1000
+panic_threshold = 40
+slow_start = "30s"
 connect_timeout = "1s"
 response_timeout = "10s"
 body_idle_timeout = "20s"
@@ -110,6 +116,20 @@ http2 = "always"
 tls_ca = "ca.pem"
 tls_server_name = "API.internal"
 host_header = "endpoint"
+[origins.api.health]
+path = "/healthz?deep=1"
+interval = "2s"
+timeout = "500ms"
+status = ["200-299", "401"]
+healthy_after = 2
+unhealthy_after = 4
+[origins.api.ejection]
+consecutive_errors = 7
+outliers = false
+time = "5s"
+time_max = "1m"
+share_max = 30
+interval = "20s"
 
 [[sites]]
 name = "shop"
@@ -176,8 +196,8 @@ fn every_option_of_an_origin_arrives() {
     let first = EndpointUrl { tls: true, host: "api.example.com".into(), port: 443 };
     let second = EndpointUrl { tls: false, host: "::1".into(), port: 81 };
     assert_eq!((first.authority(), second.authority()), ("api.example.com".into(), "[::1]:81".into()));
-    let second = EndpointConfig { url: second, weight: 2, region: Some("eu".into()) };
-    assert_eq!(origin.endpoints, [EndpointConfig { url: first, weight: 1, region: None }, second]);
+    let second = EndpointConfig { url: second, weight: 2, region: Some("eu".into()), priority: 1 };
+    assert_eq!(origin.endpoints, [EndpointConfig { url: first, weight: 1, region: None, priority: 0 }, second]);
     assert_eq!((origin.connections_max, origin.queue_max), (8, 0));
     assert_eq!((origin.connect_timeout, origin.response_timeout), (Duration::from_secs(1), Duration::from_secs(10)));
     assert_eq!((origin.body_idle_timeout, origin.idle_timeout), (Duration::from_secs(20), Duration::from_secs(30)));
@@ -185,6 +205,28 @@ fn every_option_of_an_origin_arrives() {
     assert_eq!(origin.tls_ca, Some("/etc/brim/ca.pem".into()));
     assert_eq!(origin.tls_server_name.as_deref(), Some("api.internal"));
     assert_eq!(origin.host_header, HostHeader::Endpoint);
+    assert_eq!((origin.balance, origin.region.as_deref()), (Balance::Geographic, Some("eu")));
+    assert_eq!((origin.connections_min, origin.connection_requests_max), (2, 1000));
+    assert_eq!((origin.connection_age_max, origin.slow_start), (Duration::from_secs(3600), Duration::from_secs(30)));
+    assert_eq!(origin.panic_threshold, 40);
+    let check = CheckConfig {
+        path: "/healthz?deep=1".into(),
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_millis(500),
+        statuses: vec![200..=299, 401..=401],
+        healthy_after: 2,
+        unhealthy_after: 4,
+    };
+    assert_eq!(origin.health.as_ref(), Some(&check));
+    let ejection = EjectionConfig {
+        consecutive_errors: 7,
+        outliers: false,
+        time: Duration::from_secs(5),
+        time_max: Duration::from_secs(60),
+        share_max: 30,
+        interval: Duration::from_secs(20),
+    };
+    assert_eq!(origin.ejection, ejection);
 }
 
 #[test]

@@ -36,6 +36,13 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
         ("origins.<name>.body_idle_timeout", limits::BODY_IDLE_TIMEOUT),
         ("origins.<name>.idle_timeout", limits::ORIGIN_IDLE_TIMEOUT),
         ("origins.<name>.queue_timeout", limits::QUEUE_TIMEOUT),
+        ("origins.<name>.connection_age_max", limits::CONNECTION_AGE_MAX),
+        ("origins.<name>.slow_start", limits::SLOW_START),
+        ("origins.<name>.health.interval", limits::CHECK_INTERVAL),
+        ("origins.<name>.health.timeout", limits::CHECK_TIMEOUT),
+        ("origins.<name>.ejection.time", limits::EJECTION_TIME),
+        ("origins.<name>.ejection.time_max", limits::EJECTION_TIME_MAX),
+        ("origins.<name>.ejection.interval", limits::EJECTION_INTERVAL),
         ("sites[].routes[].heuristic_max", limits::FRESHNESS),
     ];
     let sizes = [
@@ -54,15 +61,24 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
         ("listen.header_count_max", limits::HEADER_COUNT_MAX),
         ("origins.<name>.connections_max", limits::ORIGIN_CONNECTIONS_MAX),
         ("origins.<name>.queue_max", limits::QUEUE_MAX),
+        ("origins.<name>.connections_min", limits::ORIGIN_CONNECTIONS_MIN),
     ];
     let small_counts = [
         ("listen.streams_max", limits::STREAMS_MAX),
         ("plugins.instances_max", limits::INSTANCES_MAX),
         ("origins.<name>.endpoints[].weight", limits::WEIGHT),
+        ("origins.<name>.endpoints[].priority", limits::PRIORITY),
+        ("origins.<name>.panic_threshold", limits::PANIC_THRESHOLD),
+        ("origins.<name>.health.healthy_after", limits::HEALTHY_AFTER),
+        ("origins.<name>.health.unhealthy_after", limits::UNHEALTHY_AFTER),
+        ("origins.<name>.ejection.consecutive_errors", limits::CONSECUTIVE_ERRORS),
+        ("origins.<name>.ejection.share_max", limits::EJECTION_SHARE_MAX),
     ];
     let rows = durations.map(|(key, limit)| row(key, limit, show_duration)).into_iter();
     let rows = rows.chain(sizes.map(|(key, limit)| row(key, limit, show_bytes)));
     let rows = rows.chain(counts.map(|(key, limit)| row(key, limit, |count| count)));
+    let requests = row("origins.<name>.connection_requests_max", limits::CONNECTION_REQUESTS_MAX, |count| count);
+    let rows = rows.chain([requests]);
     let rows = rows.chain(small_counts.map(|(key, limit)| row(key, limit, |count| count)));
     let missing: Vec<_> = rows.filter(|row| !PAGE.contains(row)).collect();
     assert!(missing.is_empty(), "docs/configuration.md should say:\n{}", missing.join("\n"));
@@ -81,7 +97,15 @@ fn every_key_has_its_row() {
     }
     let plugins = file["plugins"].as_table().unwrap().keys().filter(|key| *key != "config");
     keys.extend(plugins.map(|key| format!("plugins.{key}")));
-    keys.extend(file["origins"]["api"].as_table().unwrap().keys().map(|key| format!("origins.<name>.{key}")));
+    let origin = file["origins"]["api"].as_table().unwrap();
+    for (key, value) in origin {
+        let path = format!("origins.<name>.{key}");
+        match value.as_table() {
+            Some(table) => keys.extend(table.keys().map(|key| format!("{path}.{key}"))),
+            None => keys.push(path),
+        }
+    }
+    keys.push("region".to_owned());
     let site = &file["sites"][0];
     keys.extend(site.as_table().unwrap().keys().filter(|key| *key != "routes").map(|key| format!("sites[].{key}")));
     for route in site["routes"].as_array().unwrap() {

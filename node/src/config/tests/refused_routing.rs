@@ -62,14 +62,29 @@ fn an_origin_without_endpoints_is_a_mistake_once() {
 
 /// DESIGN.md names six policies; one works today.
 #[test]
-fn balance_policies_of_later_versions_are_refused_by_name() {
-    for policy in ["least_connections", "power_of_two", "latency", "consistent_hash", "geographic"] {
-        let expected =
-            format!("origins.api.balance: \"{policy}\" is not available in this version: use \"round_robin\"");
-        assert_eq!(errors(&in_origin(&format!("balance = \"{policy}\""))), [expected]);
-    }
+fn choices_and_bounds_of_origins_are_said() {
     let rows = [
-        ("balance = \"random\"", "origins.api.balance: \"random\" is not one of \"round_robin\""),
+        (
+            "balance = \"random\"",
+            "origins.api.balance: \"random\" is not one of \"round_robin\", \"least_connections\", \"power_of_two\", \"latency\", \"consistent_hash\", \"geographic\"",
+        ),
+        ("connections_min = 65", "origins.api.connections_min: 65 is more than connections_max"),
+        ("panic_threshold = 101", "origins.api.panic_threshold: 101 is above 100"),
+        ("health = {}", "origins.api.health.path: is missing"),
+        ("health = { path = \"healthz\" }", "origins.api.health.path: \"healthz\" is not a path such as \"/healthz\""),
+        (
+            "health = { path = \"/\", status = [\"2xx\"] }",
+            "origins.api.health.status[0]: \"2xx\" is not a status such as \"200\", nor a range such as \"200-299\"",
+        ),
+        (
+            "health = { path = \"/\", status = [\"299-200\"] }",
+            "origins.api.health.status[0]: \"299-200\" is not a status such as \"200\", nor a range such as \"200-299\"",
+        ),
+        ("ejection = { time = \"10m\" }", "origins.api.ejection.time: is longer than time_max"),
+        (
+            "ejection = { errors = 1 }",
+            "origins.api.ejection.errors: unknown key; known here: consecutive_errors, outliers, time, time_max, share_max, interval",
+        ),
         ("http2 = \"maybe\"", "origins.api.http2: \"maybe\" is not one of \"auto\", \"always\", \"never\""),
         ("host_header = \"x\"", "origins.api.host_header: \"x\" is not one of \"client\", \"endpoint\""),
         ("tls_server_name = \"a b\"", "origins.api.tls_server_name: \"a b\" is not a host name"),

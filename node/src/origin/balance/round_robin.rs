@@ -34,17 +34,11 @@ impl RoundRobin {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::weighted;
     use super::*;
 
-    struct Weighted(u32);
-    impl Candidate for Weighted {
-        fn weight(&self) -> u32 {
-            self.0
-        }
-    }
-
     fn chosen(weights: &[u32], count: usize) -> Vec<usize> {
-        let candidates: Vec<Weighted> = weights.iter().copied().map(Weighted).collect();
+        let candidates = weighted(weights);
         let mut policy = RoundRobin::default();
         (0..count).map(|_| policy.choose(&candidates, |_| true).expect("all are eligible")).collect()
     }
@@ -68,7 +62,7 @@ mod tests {
 
     #[test]
     fn only_eligible_candidates_are_chosen() {
-        let candidates = [Weighted(1), Weighted(1)];
+        let candidates = weighted(&[1, 1]);
         let mut policy = RoundRobin::default();
         assert_eq!(policy.choose(&candidates, |place| place == 1), Some(1));
         assert_eq!(policy.choose(&candidates, |place| place == 1), Some(1));
@@ -77,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_candidate_that_was_out_does_not_return_with_a_debt_or_a_burst() {
-        let candidates = [Weighted(1), Weighted(1)];
+        let candidates = weighted(&[1, 1]);
         let mut policy = RoundRobin::default();
         for _ in 0..100 {
             policy.choose(&candidates, |place| place == 0);

@@ -1,7 +1,9 @@
 //! Origins over real sockets. The other side is a script over raw TCP, or hyper's own server where HTTP/2 is spoken.
 
+mod balancing;
 mod content;
 mod failures;
+mod health;
 mod http2;
 mod pool;
 mod stale;
@@ -22,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{ForwardBody, ForwardError, ForwardedResponse, Origin, Origins};
-use crate::config::{Balance, EndpointConfig, EndpointUrl, HostHeader, Http2, OriginConfig};
+use crate::config::{Balance, EjectionConfig, EndpointConfig, EndpointUrl, HostHeader, Http2, OriginConfig};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -138,11 +140,26 @@ fn config(addresses: &[SocketAddr]) -> OriginConfig {
         tls_ca: None,
         tls_server_name: None,
         host_header: HostHeader::Client,
+        region: None,
+        connections_min: 0,
+        connection_age_max: Duration::from_secs(3600),
+        connection_requests_max: 1_000_000,
+        health: None,
+        ejection: EjectionConfig {
+            consecutive_errors: 5,
+            outliers: false,
+            time: Duration::from_secs(10),
+            time_max: Duration::from_secs(300),
+            share_max: 50,
+            interval: Duration::from_secs(10),
+        },
+        panic_threshold: 50,
+        slow_start: Duration::ZERO,
     }
 }
 
 fn endpoint(host: &str, port: u16, tls: bool) -> EndpointConfig {
-    EndpointConfig { url: EndpointUrl { tls, host: host.to_owned(), port }, weight: 1, region: None }
+    EndpointConfig { url: EndpointUrl { tls, host: host.to_owned(), port }, weight: 1, region: None, priority: 0 }
 }
 
 fn origins(config: OriginConfig) -> Origins {

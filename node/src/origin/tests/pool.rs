@@ -247,7 +247,7 @@ async fn idle_connections_are_closed_when_their_time_has_come() {
     let origin = origins.get("api").expect("it is there");
     text(origin.send(get("/")).await.expect("an answer")).await;
     assert_eq!(open(&origin), 1);
-    let reaper = tokio::spawn(async move { origins.reap().await });
+    let reaper = tokio::spawn(async move { origins.tend().await });
     until("it is closed", || open(&origin) == 0).await;
     reaper.abort();
 }
