@@ -11,7 +11,7 @@ use brim_store::{DiskState, StoreStats};
 use crate::admin::{EndpointStatus, NodeStatus, OriginStatus, RequestStatus, StoreStatus};
 use crate::config::Config;
 use crate::node::Shared;
-use crate::origin::{EndpointSnapshot, EndpointState, WAIT_BUCKETS_MS};
+use crate::origin::{AttemptCounts, EndpointSnapshot, EndpointState, Further, WAIT_BUCKETS_MS};
 use crate::telemetry::{Family, Scrape};
 
 /// The figures of `/v1/status`.
@@ -124,6 +124,7 @@ pub(crate) fn tell_metrics(shared: &Arc<Shared>) {
         tell_store(&shared, scrape);
         tell_plugins(&shared, scrape);
         for origin in shared.cache.snapshot.load().origins.snapshot() {
+            tell_attempts(&origin.name, &origin.attempts, scrape);
             for endpoint in &origin.endpoints {
                 tell_endpoint(&origin.name, endpoint, scrape);
             }
@@ -214,6 +215,14 @@ fn tell_plugins(shared: &Shared, scrape: &mut Scrape) {
             scrape.set(Family::PluginFaults, &[name, kind], count);
         }
     }
+}
+
+fn tell_attempts(origin: &str, counts: &AttemptCounts, scrape: &mut Scrape) {
+    for (why, count) in Further::ALL.iter().zip(counts.further) {
+        scrape.set(Family::OriginFurtherAttempts, &[origin, why.as_str()], count);
+    }
+    scrape.set(Family::OriginHedgesWon, &[origin], counts.hedges_won);
+    scrape.set(Family::OriginRetriesUnpaid, &[origin], counts.unpaid);
 }
 
 fn tell_endpoint(origin: &str, endpoint: &EndpointSnapshot, scrape: &mut Scrape) {

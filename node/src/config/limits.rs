@@ -133,6 +133,16 @@ pub const EJECTION_TIME_MAX: Limit<Duration> = limit(seconds(300), ms(10), hours
 pub const EJECTION_SHARE_MAX: Limit<u32> = limit(50, 0, 100);
 /// `origins.<name>.ejection.interval`: over which success rates are compared.
 pub const EJECTION_INTERVAL: Limit<Duration> = limit(seconds(10), ms(100), hours(1));
+/// `origins.<name>.deadline`: from the beginning of a forward to the head of the response, over all attempts; absent = none.
+pub const DEADLINE: Limit<Duration> = limit(seconds(60), ms(1), seconds(600));
+/// `origins.<name>.retries.max`: further endpoints that a request may go to.
+pub const RETRIES_MAX: Limit<usize> = limit(3, 0, 10);
+/// `origins.<name>.retries.budget`: percentage of the requests that may be repeated.
+pub const RETRY_BUDGET: Limit<u32> = limit(20, 0, 100);
+/// `origins.<name>.retries.try_timeout`: for the head of the response, of every attempt that can be followed by another.
+pub const TRY_TIMEOUT: Limit<Duration> = limit(seconds(60), ms(1), seconds(600));
+/// `origins.<name>.retries.hedge_percentile`; absent = no hedging.
+pub const HEDGE_PERCENTILE: Limit<u32> = limit(95, 50, 99);
 /// `origins.<name>.endpoints[…].priority`: a higher one is used when no lower one is in order.
 pub const PRIORITY: Limit<u32> = limit(0, 0, 9);
 /// `origins.<name>.endpoints[…].weight`.

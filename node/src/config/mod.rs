@@ -37,7 +37,7 @@ pub use self::error::{ConfigError, ConfigErrors};
 pub use self::listen::{HTTP_ADDRESS, ListenConfig, UpgradePolicy};
 pub use self::log::{AccessLog, LogFormat, LogSection};
 pub use self::origin::{
-    Balance, CheckConfig, EjectionConfig, EndpointConfig, EndpointUrl, HostHeader, Http2, OriginConfig,
+    Balance, CheckConfig, EjectionConfig, EndpointConfig, EndpointUrl, HostHeader, Http2, OriginConfig, RetryConfig,
 };
 pub use self::plugins::PluginsSection;
 pub use self::site::{CacheMode, HostPattern, RouteConfig, SiteConfig};

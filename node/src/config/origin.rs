@@ -59,6 +59,27 @@ pub struct OriginConfig {
     pub panic_threshold: u32,
     /// How long an endpoint that comes back grows into its share.
     pub slow_start: Duration,
+    /// From the beginning of a forward to the head of the response, over all attempts.
+    pub deadline: Option<Duration>,
+    /// When a request goes to a further endpoint.
+    pub retries: RetryConfig,
+}
+
+/// `[origins.<name>.retries]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryConfig {
+    /// Further endpoints that a request may go to.
+    pub max: usize,
+    /// Whether idempotent requests that may have been processed are repeated.
+    pub idempotent: bool,
+    /// Statuses after which they are.
+    pub statuses: Vec<RangeInclusive<u16>>,
+    /// For the head of the response, of every attempt that can be followed by another.
+    pub try_timeout: Option<Duration>,
+    /// Percentage of the requests that may be repeated.
+    pub budget: u32,
+    /// A second request is sent beside a GET that takes longer than so many percent of the others.
+    pub hedge_percentile: Option<u32>,
 }
 
 /// `[origins.<name>.health]`
@@ -245,6 +266,8 @@ fn origin(name: &str, section: Section<'_>, region: Option<&str>) -> OriginConfi
         ejection: ejection(section.section("ejection")),
         panic_threshold: section.count("panic_threshold", &limits::PANIC_THRESHOLD),
         slow_start: section.duration("slow_start", &limits::SLOW_START),
+        deadline: section.optional_duration("deadline", &limits::DEADLINE),
+        retries: retries(section.section("retries")),
     };
     if config.connections_min > config.connections_max {
         section.report("connections_min", format!("{} is more than connections_max", config.connections_min));
@@ -278,6 +301,24 @@ fn check(section: Section<'_>) -> Option<CheckConfig> {
     };
     section.finish();
     path.map(|_| config)
+}
+
+fn retries(section: Section<'_>) -> RetryConfig {
+    let has_percentile = section.value("hedge_percentile").is_some();
+    let percentile = section.count("hedge_percentile", &limits::HEDGE_PERCENTILE);
+    let config = RetryConfig {
+        max: section.count("max", &limits::RETRIES_MAX),
+        idempotent: section.flag("idempotent", false),
+        statuses: section.list("status").iter().filter_map(status_range).collect(),
+        try_timeout: section.optional_duration("try_timeout", &limits::TRY_TIMEOUT),
+        budget: section.count("budget", &limits::RETRY_BUDGET),
+        hedge_percentile: has_percentile.then_some(percentile),
+    };
+    if !config.statuses.is_empty() && !config.idempotent {
+        section.report("status", "has no effect without `idempotent = true`".to_owned());
+    }
+    section.finish();
+    config
 }
 
 /// `"200"` or `"200-299"`.

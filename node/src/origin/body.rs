@@ -103,6 +103,11 @@ impl ForwardBody {
         }
     }
 
+    /// Whether there is any.
+    pub(super) fn has_content(&self) -> bool {
+        !matches!(self.content, Content::Empty)
+    }
+
     /// Whether the request can be sent again, as long as nothing of it was.
     pub fn may_be_resent(&self) -> bool {
         matches!(self.content, Content::Empty | Content::Full(_))

@@ -71,7 +71,6 @@ struct Checks {
 #[derive(Debug, Clone, Copy)]
 struct Timeouts {
     connect: Duration,
-    response: Duration,
     body_idle: Duration,
 }
 
@@ -202,11 +201,7 @@ impl Endpoint {
             is_elsewhere: origin.region.is_some() && config.region != origin.region,
             name: written.as_str().into(),
             http2: origin.http2,
-            timeouts: Timeouts {
-                connect: origin.connect_timeout,
-                response: origin.response_timeout,
-                body_idle: origin.body_idle_timeout,
-            },
+            timeouts: Timeouts { connect: origin.connect_timeout, body_idle: origin.body_idle_timeout },
             target: TargetRules {
                 authority: Authority::try_from(written.as_str()).map_err(|_| refused())?,
                 host: HeaderValue::try_from(written.as_str()).map_err(|_| refused())?,
@@ -340,16 +335,20 @@ impl Endpoint {
         self.timeouts.body_idle
     }
 
-    /// Sends one request and awaits the head of its response.
+    /// Sends one request and awaits the head of its response, for so long after the end of the request.
     ///
     /// Cancel safe: dropping the future leaves the queue, stops connecting, closes an HTTP/1.1 connection in use or resets the
     /// HTTP/2 stream.
-    pub(super) async fn send(self: &Arc<Self>, request: Request<ForwardBody>) -> Result<ForwardedResponse, Failed> {
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        request: Request<ForwardBody>,
+        limit: Duration,
+    ) -> Result<ForwardedResponse, Failed> {
         self.stats.count_request();
         let began = Instant::now();
         // How long an upload takes says nothing of the endpoint.
         let is_timed = request.body().may_be_resent();
-        let answer = self.send_counted(request, InFlight::begin(self)).await;
+        let answer = self.send_counted(request, limit, InFlight::begin(self)).await;
         let now = Instant::now();
         match &answer {
             Ok(_) if is_timed => self.load.answered(now - began, now),
@@ -366,6 +365,7 @@ impl Endpoint {
     async fn send_counted(
         self: &Arc<Self>,
         mut request: Request<ForwardBody>,
+        limit: Duration,
         mut in_flight: InFlight,
     ) -> Result<ForwardedResponse, Failed> {
         let mut want = Want::Any;
@@ -374,7 +374,7 @@ impl Endpoint {
                 Ok(leased) => leased,
                 Err(error) => return Err(self.failed(error, Some(request))),
             };
-            match self.exchange(lease, reused, request).await {
+            match self.exchange(lease, reused, request, limit).await {
                 Ok(mut forwarded) => {
                     in_flight.answered(verdict_of_status(forwarded.response.status()));
                     forwarded.response.body_mut().counts_as(in_flight);
@@ -417,6 +417,7 @@ impl Endpoint {
         mut lease: Lease,
         reused: bool,
         mut request: Request<ForwardBody>,
+        limit: Duration,
     ) -> Result<ForwardedResponse, Failed> {
         let ready = match &lease {
             Lease::Http1(_) => self.target.make_http1(&mut request),
@@ -433,7 +434,7 @@ impl Endpoint {
             self.stats.count_reused();
         }
         let asks_upgrade = request.headers().contains_key(UPGRADE);
-        let response = self.response_head(&mut lease, request).await?;
+        let response = self.response_head(&mut lease, request, limit).await?;
         if let Err(error) = self.check_head(&response, asks_upgrade) {
             return Err(Failed { error, unsent: None });
         }
@@ -445,8 +446,8 @@ impl Endpoint {
         &self,
         lease: &mut Lease,
         mut request: Request<ForwardBody>,
+        limit: Duration,
     ) -> Result<Response<Incoming>, Failed> {
-        let limit = self.timeouts.response;
         let progress = request.body_mut().watch();
         let watched = progress.clone();
         let answered = async {

@@ -138,6 +138,14 @@ pub enum ForwardError {
         /// The limit that was reached.
         limit: Duration,
     },
+    /// All attempts together took longer than `deadline`.
+    #[error("origin {origin}: no response head within {limit:?}")]
+    Deadline {
+        /// The name of the origin.
+        origin: String,
+        /// The limit that was reached.
+        limit: Duration,
+    },
     /// What came is not a response, its head is beyond `HEAD_BYTES_MAX`, or its HTTP/2 stream was reset.
     #[error("response head from {endpoint}")]
     BadResponse {
@@ -181,6 +189,7 @@ pub enum ErrorKind {
     WriteStalled,
     RequestBody,
     ResponseTimeout,
+    Deadline,
     BadResponse,
     UnexpectedUpgrade,
     BodyCut,
@@ -189,7 +198,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoEndpoint,
         Self::Dns,
         Self::ConnectRefused,
@@ -204,6 +213,7 @@ impl ErrorKind {
         Self::WriteStalled,
         Self::RequestBody,
         Self::ResponseTimeout,
+        Self::Deadline,
         Self::BadResponse,
         Self::UnexpectedUpgrade,
         Self::BodyCut,
@@ -227,6 +237,7 @@ impl ErrorKind {
             Self::WriteStalled => "write-stalled",
             Self::RequestBody => "request-body",
             Self::ResponseTimeout => "response-timeout",
+            Self::Deadline => "deadline",
             Self::BadResponse => "bad-response",
             Self::UnexpectedUpgrade => "unexpected-upgrade",
             Self::BodyCut => "body-cut",
@@ -253,6 +264,7 @@ impl ForwardError {
             Self::WriteStalled { .. } => ErrorKind::WriteStalled,
             Self::RequestBody { .. } => ErrorKind::RequestBody,
             Self::ResponseTimeout { .. } => ErrorKind::ResponseTimeout,
+            Self::Deadline { .. } => ErrorKind::Deadline,
             Self::BadResponse { .. } | Self::TooManyFields { .. } => ErrorKind::BadResponse,
             Self::UnexpectedUpgrade { .. } => ErrorKind::UnexpectedUpgrade,
         }
@@ -275,6 +287,7 @@ impl ForwardError {
             | ErrorKind::WriteStalled
             | ErrorKind::RequestBody
             | ErrorKind::ResponseTimeout
+            | ErrorKind::Deadline
             | ErrorKind::BadResponse
             | ErrorKind::UnexpectedUpgrade
             | ErrorKind::BodyCut
@@ -300,6 +313,7 @@ impl ForwardError {
         !matches!(
             self.kind(),
             ErrorKind::NoEndpoint
+                | ErrorKind::Deadline
                 | ErrorKind::QueueFull
                 | ErrorKind::QueueTimeout
                 | ErrorKind::Unsendable
@@ -312,9 +326,10 @@ impl ForwardError {
     /// Used when no stale response may stand in. No `_` arm: a new error has to choose its status.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::ConnectTimeout { .. } | Self::WriteStalled { .. } | Self::ResponseTimeout { .. } => {
-                StatusCode::GATEWAY_TIMEOUT
-            }
+            Self::ConnectTimeout { .. }
+            | Self::WriteStalled { .. }
+            | Self::ResponseTimeout { .. }
+            | Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::NoEndpoint { .. } | Self::QueueFull { .. } | Self::QueueTimeout { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

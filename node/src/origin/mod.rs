@@ -6,8 +6,8 @@
 //!
 //! Always true:
 //! - Endpoints that are not in order get no requests, unless nearly all are not.
-//! - An endpoint that cannot be reached is passed over for the next one, each at most once a request: nothing of the request can
-//!   have been sent. Any other failure ends the request.
+//! - An endpoint that cannot be reached is passed over for the next one: nothing of the request can have been sent. Any other
+//!   failure ends the request, unless it is idempotent and its origin allows to repeat it (`attempts`).
 //! - Connections, waiting requests, heads, waits and content windows are bounded; a bound that is reached is a [`ForwardError`].
 //! - Closing and reaping take nothing from a request that is under way.
 //! - Interim responses (1xx) go to the request's `hyper::ext::on_informational`, over HTTP/1.1; over HTTP/2 hyper drops them. 101 is
@@ -15,6 +15,7 @@
 //!
 //! Not here: what may be forwarded and stored (`request`, `semantics`); the caller has removed the hop-by-hop fields.
 
+mod attempts;
 mod balance;
 mod body;
 mod check;
@@ -40,8 +41,9 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+pub use attempts::{AttemptCounts, Further};
 pub use body::{ForwardBody, OriginBody};
 pub use connect::ADDRESSES_MAX;
 pub use endpoint::{Endpoint, EndpointSnapshot, HEAD_BYTES_MAX, HEADER_COUNT_MAX};
@@ -53,8 +55,8 @@ pub use stats::{EndpointCounts, WAIT_BUCKETS_MS};
 pub use tls::TLS_SESSIONS_MAX;
 
 use crate::config::{OriginConfig, limits};
+use attempts::Attempts;
 use balance::Balancer;
-use endpoint::Failed;
 use health::{Ejections, eject_outliers};
 use tls::SystemRoots;
 
@@ -77,6 +79,9 @@ pub struct Origin {
     balancer: Mutex<Balancer>,
     panic_threshold: usize,
     rates: Option<Rates>,
+    attempts: Attempts,
+    /// From the beginning to the head of the response, over all attempts.
+    deadline: Option<Duration>,
 }
 
 /// When the success rates of the endpoints are compared.
@@ -97,6 +102,8 @@ pub struct OriginSnapshot {
     pub name: String,
     /// Its endpoints, in the order of the configuration.
     pub endpoints: Vec<EndpointSnapshot>,
+    /// Requests that went to a further endpoint.
+    pub attempts: AttemptCounts,
 }
 
 /// The head of an origin's response, its content still arriving, and where it comes from.
@@ -198,6 +205,8 @@ impl Origin {
             balancer: Mutex::new(Balancer::new(config.balance)),
             panic_threshold: usize::try_from(config.panic_threshold).unwrap_or(0),
             rates: config.ejection.outliers.then_some(rates),
+            attempts: Attempts::new(&config.retries, config.response_timeout),
+            deadline: config.deadline,
         })
     }
 
@@ -227,33 +236,18 @@ impl Origin {
         OriginSnapshot {
             name: self.name.clone(),
             endpoints: self.endpoints.iter().map(|endpoint| endpoint.snapshot()).collect(),
+            attempts: self.attempts.counts(),
         }
     }
 
-    /// Forwards a request to one of the endpoints and awaits the head of the response.
+    /// Forwards a request to one of the endpoints, or to several one after the other (`attempts`), and awaits the head of the response.
     ///
     /// The target may be in any form; `Host` counts before the authority of the target. Cancel safe: dropping the future gives
     /// back whatever it held, see [`Endpoint`].
-    pub async fn send(&self, mut request: Request<ForwardBody>) -> Result<ForwardedResponse, ForwardError> {
-        let affinity = request.extensions().get::<Affinity>().map(|affinity| affinity.0);
-        let mut tried = Vec::new();
-        let mut last = None;
-        while let Some(place) = self.choose(&tried, affinity) {
-            match self.endpoints[place].send(request).await {
-                Ok(mut forwarded) => {
-                    framing::settle(forwarded.response.headers_mut());
-                    return Ok(forwarded);
-                }
-                Err(Failed { error, unsent: Some(unsent) }) if error.is_unreachable() => {
-                    tracing::debug!(origin = self.name, error = error.as_detail(), endpoint = %self.endpoints[place].name(), "passed over");
-                    request = *unsent;
-                    tried.push(place);
-                    last = Some(error);
-                }
-                Err(Failed { error, .. }) => return Err(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| ForwardError::NoEndpoint { origin: self.name.clone() }))
+    pub async fn send(&self, request: Request<ForwardBody>) -> Result<ForwardedResponse, ForwardError> {
+        let Some(limit) = self.deadline else { return self.attempt(request).await };
+        let in_time = timeout(limit, self.attempt(request)).await;
+        in_time.unwrap_or_else(|_| Err(ForwardError::Deadline { origin: self.name.clone(), limit }))
     }
 
     /// The endpoint for a request, among those that were not tried.

@@ -136,6 +136,9 @@ families! {
     OriginConnectionsOpen = Gauge "brim_origin_connections_open" ["origin", "endpoint"] "Connections that are open now.";
     OriginConnectionsIdle = Gauge "brim_origin_connections_idle" ["origin", "endpoint"] "Open connections that serve no request now.";
     OriginWaiting = Gauge "brim_origin_waiting" ["origin", "endpoint"] "Requests that wait for a connection now.";
+    OriginFurtherAttempts = Counter "brim_origin_further_attempts_total" ["origin", "why"] "Requests that went to a further endpoint: unreachable, failed, status or hedge.";
+    OriginHedgesWon = Counter "brim_origin_hedges_won_total" ["origin"] "Hedges that were answered first.";
+    OriginRetriesUnpaid = Counter "brim_origin_retries_unpaid_total" ["origin"] "Repetitions that the budget did not allow.";
     OriginWarmed = Counter "brim_origin_warmed_total" ["origin", "endpoint"] "Connections made before a request needed them.";
     OriginInFlight = Gauge "brim_origin_in_flight" ["origin", "endpoint"] "Requests that are not answered to their end.";
     OriginEndpointState = Gauge "brim_origin_endpoint_state" ["origin", "endpoint", "state"] "1 for the state that the endpoint is in: healthy, unhealthy, ejected or draining.";

@@ -106,6 +106,7 @@ connection_age_max = "1h"
 connection_requests_max = 1000
 panic_threshold = 40
 slow_start = "30s"
+deadline = "20s"
 connect_timeout = "1s"
 response_timeout = "10s"
 body_idle_timeout = "20s"
@@ -130,6 +131,13 @@ time = "5s"
 time_max = "1m"
 share_max = 30
 interval = "20s"
+[origins.api.retries]
+max = 2
+idempotent = true
+status = ["503"]
+try_timeout = "3s"
+budget = 10
+hedge_percentile = 90
 
 [[sites]]
 name = "shop"
@@ -227,6 +235,15 @@ fn every_option_of_an_origin_arrives() {
         interval: Duration::from_secs(20),
     };
     assert_eq!(origin.ejection, ejection);
+    let retries = RetryConfig {
+        max: 2,
+        idempotent: true,
+        statuses: vec![503..=503],
+        try_timeout: Some(Duration::from_secs(3)),
+        budget: 10,
+        hedge_percentile: Some(90),
+    };
+    assert_eq!((origin.deadline, &origin.retries), (Some(Duration::from_secs(20)), &retries));
 }
 
 #[test]

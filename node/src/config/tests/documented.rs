@@ -62,6 +62,7 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
         ("origins.<name>.connections_max", limits::ORIGIN_CONNECTIONS_MAX),
         ("origins.<name>.queue_max", limits::QUEUE_MAX),
         ("origins.<name>.connections_min", limits::ORIGIN_CONNECTIONS_MIN),
+        ("origins.<name>.retries.max", limits::RETRIES_MAX),
     ];
     let small_counts = [
         ("listen.streams_max", limits::STREAMS_MAX),
@@ -73,6 +74,7 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
         ("origins.<name>.health.unhealthy_after", limits::UNHEALTHY_AFTER),
         ("origins.<name>.ejection.consecutive_errors", limits::CONSECUTIVE_ERRORS),
         ("origins.<name>.ejection.share_max", limits::EJECTION_SHARE_MAX),
+        ("origins.<name>.retries.budget", limits::RETRY_BUDGET),
     ];
     let rows = durations.map(|(key, limit)| row(key, limit, show_duration)).into_iter();
     let rows = rows.chain(sizes.map(|(key, limit)| row(key, limit, show_bytes)));

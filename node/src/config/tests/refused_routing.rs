@@ -80,6 +80,11 @@ fn choices_and_bounds_of_origins_are_said() {
             "health = { path = \"/\", status = [\"299-200\"] }",
             "origins.api.health.status[0]: \"299-200\" is not a status such as \"200\", nor a range such as \"200-299\"",
         ),
+        ("retries = { status = [\"503\"] }", "origins.api.retries.status: has no effect without `idempotent = true`"),
+        (
+            "retries = { idempotent = true, hedge_percentile = 100 }",
+            "origins.api.retries.hedge_percentile: 100 is above 99",
+        ),
         ("ejection = { time = \"10m\" }", "origins.api.ejection.time: is longer than time_max"),
         (
             "ejection = { errors = 1 }",

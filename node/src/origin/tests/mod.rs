@@ -1,5 +1,6 @@
 //! Origins over real sockets. The other side is a script over raw TCP, or hyper's own server where HTTP/2 is spoken.
 
+mod attempts;
 mod balancing;
 mod content;
 mod failures;
@@ -24,7 +25,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{ForwardBody, ForwardError, ForwardedResponse, Origin, Origins};
-use crate::config::{Balance, EjectionConfig, EndpointConfig, EndpointUrl, HostHeader, Http2, OriginConfig};
+use crate::config::{
+    Balance, EjectionConfig, EndpointConfig, EndpointUrl, HostHeader, Http2, OriginConfig, RetryConfig,
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -155,6 +158,15 @@ fn config(addresses: &[SocketAddr]) -> OriginConfig {
         },
         panic_threshold: 50,
         slow_start: Duration::ZERO,
+        deadline: None,
+        retries: RetryConfig {
+            max: 3,
+            idempotent: false,
+            statuses: Vec::new(),
+            try_timeout: None,
+            budget: 20,
+            hedge_percentile: None,
+        },
     }
 }
 

@@ -1,0 +1,380 @@
+//! How often a request is sent: once, unless it cannot have been processed, or may be processed twice and its origin allows that.
+//!
+//! Always true:
+//! - Each attempt goes to an endpoint that this request was not sent to, at most [`RetryConfig::max`] further ones.
+//! - A request that may have been processed is repeated only if its method is idempotent (RFC 9110 §9.2.2), its content can be
+//!   sent again, and `retries.idempotent` says so; a second one beside it (hedging) only for GET and HEAD without content.
+//! - Repetitions, but for those of requests that never left this node, are paid for from a budget: a share of the requests of
+//!   the origin. An origin in trouble does not get a multiple of its load.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use http::{Method, Request};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::body::ForwardBody;
+use super::endpoint::Failed;
+use super::error::{ErrorKind, ForwardError};
+use super::{Affinity, ForwardedResponse, Origin, framing};
+use crate::config::RetryConfig;
+
+/// What is in the budget at the start, and again after a quiet time: so few repetitions hurt nobody.
+const BUDGET_START: i64 = 10;
+/// What it holds at most: unused for long, it allows no storm.
+const BUDGET_MAX: i64 = 100;
+/// The budget is reckoned with in hundredths of a repetition.
+const PARTS: i64 = 100;
+/// Answers before their times say anything.
+const TIMES_MIN: u64 = 100;
+/// Answers after which those before count half.
+const TIMES_HALVED_AT: u64 = 2_000;
+
+/// Why a request was sent to a further endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Further {
+    /// The one before could not be reached: nothing had been sent.
+    Unreachable,
+    /// The one before failed with the request.
+    Failed,
+    /// The one before answered with a status that is repeated.
+    Status,
+    /// The one before takes long: whichever answers first counts.
+    Hedge,
+}
+
+impl Further {
+    /// All of them, as metrics name them.
+    pub const ALL: [Self; 4] = [Self::Unreachable, Self::Failed, Self::Status, Self::Hedge];
+
+    /// The word for it in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Failed => "failed",
+            Self::Status => "status",
+            Self::Hedge => "hedge",
+        }
+    }
+}
+
+/// Counts of further attempts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttemptCounts {
+    /// Further attempts, in the order of [`Further::ALL`].
+    pub further: [u64; Further::ALL.len()],
+    /// Hedges that answered first.
+    pub hedges_won: u64,
+    /// Repetitions that the budget did not allow.
+    pub unpaid: u64,
+}
+
+/// The rules and the state of one origin.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    config: RetryConfig,
+    response_timeout: Duration,
+    budget: Budget,
+    times: Option<Mutex<Times>>,
+    further: [AtomicU64; Further::ALL.len()],
+    hedges_won: AtomicU64,
+    unpaid: AtomicU64,
+}
+
+impl Attempts {
+    pub(super) fn new(config: &RetryConfig, response_timeout: Duration) -> Self {
+        Self {
+            config: config.clone(),
+            response_timeout,
+            budget: Budget::new(config.budget),
+            times: config.hedge_percentile.map(|_| Mutex::default()),
+            further: Default::default(),
+            hedges_won: AtomicU64::new(0),
+            unpaid: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn counts(&self) -> AttemptCounts {
+        AttemptCounts {
+            further: std::array::from_fn(|kind| self.further[kind].load(Relaxed)),
+            hedges_won: self.hedges_won.load(Relaxed),
+            unpaid: self.unpaid.load(Relaxed),
+        }
+    }
+
+    fn count(&self, further: Further) {
+        self.further[further as usize].fetch_add(1, Relaxed);
+    }
+
+    fn may_pay(&self) -> bool {
+        let is_paid = self.budget.take();
+        self.unpaid.fetch_add(u64::from(!is_paid), Relaxed);
+        is_paid
+    }
+
+    /// The same request once more, if it may be processed twice.
+    fn copy(&self, request: &Request<ForwardBody>) -> Option<Request<ForwardBody>> {
+        if !self.config.idempotent || !is_idempotent(request.method()) {
+            return None;
+        }
+        copy(request)
+    }
+
+    /// After how long a second one is sent beside this request.
+    fn hedge_after(&self, request: &Request<ForwardBody>) -> Option<Duration> {
+        let percentile = self.config.hedge_percentile?;
+        let is_plain = matches!(*request.method(), Method::GET | Method::HEAD);
+        if !is_plain || request.body().has_content() {
+            return None;
+        }
+        self.times.as_ref()?.lock().percentile(percentile)
+    }
+
+    fn answered(&self, after: Duration) {
+        if let Some(times) = &self.times {
+            times.lock().note(after);
+        }
+    }
+}
+
+fn copy(request: &Request<ForwardBody>) -> Option<Request<ForwardBody>> {
+    let content = request.body().copy()?;
+    let mut copied = Request::new(content);
+    *copied.method_mut() = request.method().clone();
+    *copied.uri_mut() = request.uri().clone();
+    *copied.headers_mut() = request.headers().clone();
+    *copied.extensions_mut() = request.extensions().clone();
+    Some(copied)
+}
+
+/// RFC 9110 §9.2.2; QUERY is safe.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+        || method.as_str() == "QUERY"
+}
+
+/// Whether another endpoint may do better. The node's own limits, and the request itself, are the same there.
+fn may_do_better(error: &ForwardError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotSent
+            | ErrorKind::ClosedEarly
+            | ErrorKind::WriteStalled
+            | ErrorKind::ResponseTimeout
+            | ErrorKind::BadResponse
+    )
+}
+
+impl Origin {
+    /// Sends a request, to further endpoints if need be, until one answers.
+    pub(super) async fn attempt(&self, mut request: Request<ForwardBody>) -> Result<ForwardedResponse, ForwardError> {
+        let rules = &self.attempts;
+        rules.budget.deposit();
+        let affinity = request.extensions().get::<Affinity>().map(|affinity| affinity.0);
+        let mut tried = Vec::new();
+        let none = || ForwardError::NoEndpoint { origin: self.name.clone() };
+        let mut place = self.choose(&tried, affinity).ok_or_else(none)?;
+        loop {
+            let is_last = tried.len() >= rules.config.max;
+            let again = if is_last { None } else { rules.copy(&request) };
+            let limit = match (&again, rules.config.try_timeout) {
+                (Some(_), Some(limit)) => limit.min(rules.response_timeout),
+                _ => rules.response_timeout,
+            };
+            tried.push(place);
+            let began = Instant::now();
+            let answer = match rules.hedge_after(&request) {
+                Some(after) if !is_last => self.hedged(place, request, limit, after, &mut tried).await,
+                _ => self.endpoints[place].send(request, limit).await,
+            };
+            let (outcome, next, why) = match answer {
+                Ok(forwarded) => {
+                    rules.answered(began.elapsed());
+                    let status = forwarded.response.status().as_u16();
+                    if !rules.config.statuses.iter().any(|range| range.contains(&status)) {
+                        return Ok(settled(forwarded));
+                    }
+                    (Ok(settled(forwarded)), again, Further::Status)
+                }
+                Err(Failed { error, unsent: Some(unsent) }) if error.is_unreachable() => {
+                    (Err(error), (!is_last).then_some(*unsent), Further::Unreachable)
+                }
+                Err(Failed { error, .. }) if may_do_better(&error) => (Err(error), again, Further::Failed),
+                Err(Failed { error, .. }) => return Err(error),
+            };
+            let Some(next) = next else { return outcome };
+            let Some(other) = self.choose(&tried, affinity) else { return outcome };
+            if why != Further::Unreachable && !rules.may_pay() {
+                return outcome;
+            }
+            rules.count(why);
+            tracing::debug!(origin = self.name, why = why.as_str(), endpoint = %self.endpoints[other].name(), "sent to a further endpoint");
+            (request, place) = (next, other);
+        }
+    }
+
+    /// Sends a request, and a second one to another endpoint if the first is not answered in time. The first answer counts; the
+    /// other request is dropped.
+    async fn hedged(
+        &self,
+        place: usize,
+        request: Request<ForwardBody>,
+        limit: Duration,
+        after: Duration,
+        tried: &mut Vec<usize>,
+    ) -> Result<ForwardedResponse, Failed> {
+        let copied = copy(&request);
+        let affinity = request.extensions().get::<Affinity>().map(|affinity| affinity.0);
+        let mut first = Box::pin(self.endpoints[place].send(request, limit));
+        if let Ok(answer) = timeout(after, &mut first).await {
+            return answer;
+        }
+        let other = self.choose(tried, affinity);
+        let (Some(copied), Some(other)) = (copied, other) else { return first.await };
+        if !self.attempts.may_pay() {
+            return first.await;
+        }
+        self.attempts.count(Further::Hedge);
+        tried.push(other);
+        let mut second = Box::pin(self.endpoints[other].send(copied, limit));
+        tokio::select! {
+            answer = &mut first => match answer {
+                Ok(answer) => Ok(answer),
+                Err(_) => second.await,
+            },
+            answer = &mut second => match answer {
+                Ok(answer) => {
+                    self.attempts.hedges_won.fetch_add(1, Relaxed);
+                    Ok(answer)
+                }
+                Err(_) => first.await,
+            },
+        }
+    }
+}
+
+fn settled(mut forwarded: ForwardedResponse) -> ForwardedResponse {
+    framing::settle(forwarded.response.headers_mut());
+    forwarded
+}
+
+/// What may be repeated: a share of the requests, and a little.
+#[derive(Debug)]
+struct Budget {
+    percent: i64,
+    left: AtomicI64,
+}
+
+impl Budget {
+    fn new(percent: u32) -> Self {
+        let start = if percent == 0 { 0 } else { BUDGET_START * PARTS };
+        Self { percent: i64::from(percent), left: AtomicI64::new(start) }
+    }
+
+    /// A request came.
+    fn deposit(&self) {
+        if self.left.load(Relaxed) < BUDGET_MAX * PARTS {
+            self.left.fetch_add(self.percent, Relaxed);
+        }
+    }
+
+    /// True: one may be repeated.
+    fn take(&self) -> bool {
+        let less = |left: i64| (left >= PARTS).then_some(left - PARTS);
+        self.left.fetch_update(Relaxed, Relaxed, less).is_ok()
+    }
+}
+
+/// How long answers took, in buckets that grow by a quarter; older ones count less and less.
+#[derive(Debug)]
+struct Times {
+    buckets: [u64; BUCKETS],
+    count: u64,
+}
+
+/// From 100 µs on, to about ten minutes.
+const BUCKETS: usize = 72;
+const FIRST_BUCKET: Duration = Duration::from_micros(100);
+const GROWTH: f64 = 1.25;
+
+impl Default for Times {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS], count: 0 }
+    }
+}
+
+impl Times {
+    fn bound(bucket: usize) -> Duration {
+        let exponent = i32::try_from(bucket).unwrap_or(i32::MAX);
+        FIRST_BUCKET.mul_f64(GROWTH.powi(exponent))
+    }
+
+    fn note(&mut self, time: Duration) {
+        let bucket = (0..BUCKETS - 1).find(|bucket| time <= Self::bound(*bucket)).unwrap_or(BUCKETS - 1);
+        self.buckets[bucket] += 1;
+        self.count += 1;
+        if self.count >= TIMES_HALVED_AT {
+            self.buckets.iter_mut().for_each(|count| *count /= 2);
+            self.count = self.buckets.iter().sum();
+        }
+    }
+
+    /// The time within which so many percent were answered, as far as known.
+    fn percentile(&self, percentile: u32) -> Option<Duration> {
+        if self.count < TIMES_MIN {
+            return None;
+        }
+        let wanted = (self.count * u64::from(percentile)).div_ceil(100);
+        let mut sum = 0;
+        let bucket = self.buckets.iter().position(|count| {
+            sum += count;
+            sum >= wanted
+        })?;
+        Some(Self::bound(bucket))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_a_share_of_the_requests_and_a_little() {
+        let budget = Budget::new(20);
+        let taken = |count: usize| (0..count).filter(|_| budget.take()).count();
+        assert_eq!(taken(100), 10, "the little");
+        (0..100).for_each(|_| budget.deposit());
+        assert_eq!(taken(100), 20);
+        (0..100_000).for_each(|_| budget.deposit());
+        assert_eq!(taken(1_000), 100, "what was not used for long is no storm");
+        let none = Budget::new(0);
+        (0..1_000).for_each(|_| none.deposit());
+        assert!(!none.take());
+    }
+
+    #[test]
+    fn a_percentile_follows_the_times() {
+        let mut times = Times::default();
+        for n in 0..99 {
+            times.note(Duration::from_millis(if n % 10 == 0 { 50 } else { 5 }));
+            assert_eq!(times.percentile(95), None, "too few");
+        }
+        times.note(Duration::from_millis(5));
+        let (half, most) = (times.percentile(50).expect("known"), times.percentile(95).expect("known"));
+        assert!(half >= Duration::from_millis(5) && half < Duration::from_millis(7), "{half:?}");
+        assert!(most >= Duration::from_millis(50) && most < Duration::from_millis(63), "{most:?}");
+        (0..20_000).for_each(|_| times.note(Duration::from_millis(1)));
+        assert!(times.percentile(99).is_some_and(|time| time < Duration::from_millis(2)), "the past is forgotten");
+        times.note(Duration::from_secs(86_400));
+    }
+
+    #[test]
+    fn methods_are_idempotent_by_the_rfc() {
+        for (method, is) in
+            [("GET", true), ("PUT", true), ("DELETE", true), ("QUERY", true), ("POST", false), ("PATCH", false)]
+        {
+            assert_eq!(is_idempotent(&Method::from_bytes(method.as_bytes()).expect("a method")), is, "{method}");
+        }
+    }
+}
