@@ -93,6 +93,7 @@ pub(crate) fn origin_status(origin: crate::origin::OriginSnapshot) -> OriginStat
         url: endpoint.url,
         state: endpoint.health.state.as_str().to_owned(),
         reason: endpoint.health.reason,
+        resolve_failure: endpoint.resolve_failure,
         weight: endpoint.weight,
         priority: endpoint.priority,
         region: endpoint.region,
@@ -108,7 +109,7 @@ pub(crate) fn origin_status(origin: crate::origin::OriginSnapshot) -> OriginStat
         checks: endpoint.health.checks.0,
         checks_failed: endpoint.health.checks.1,
     });
-    OriginStatus { name: origin.name, endpoints: endpoints.collect() }
+    OriginStatus { name: origin.name, endpoints: endpoints.collect(), discovery_failures: origin.discovery_failures }
 }
 
 /// Lets metrics ask everybody who counts for himself.

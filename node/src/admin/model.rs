@@ -265,6 +265,9 @@ pub struct OriginStatus {
     pub name: String,
     /// Its endpoints.
     pub endpoints: Vec<EndpointStatus>,
+    /// SRV names that could not be looked up the last time, and why; the last good answer stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discovery_failures: Vec<String>,
 }
 
 /// Figures of an endpoint.
@@ -279,6 +282,9 @@ pub struct EndpointStatus {
     /// Why it is not healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Why its name could not be looked up the last time; the last good answer stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolve_failure: Option<String>,
     /// Its share of the requests.
     #[serde(default)]
     pub weight: u32,

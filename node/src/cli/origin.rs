@@ -37,6 +37,7 @@ fn drain(args: &DrainArgs, drain: bool) -> Result<(), CliError> {
 fn lines(origin: &OriginStatus) -> Vec<String> {
     let mut lines = vec![origin.name.clone()];
     lines.extend(origin.endpoints.iter().map(|endpoint| format!("  {}", line(endpoint))));
+    lines.extend(origin.discovery_failures.iter().map(|failure| format!("  NOT FOUND: {failure}")));
     lines
 }
 
@@ -45,6 +46,7 @@ fn line(endpoint: &EndpointStatus) -> String {
         Some(reason) => format!("{} ({reason})", endpoint.state.to_uppercase()),
         None => endpoint.state.clone(),
     }];
+    facts.extend(endpoint.resolve_failure.clone());
     if endpoint.priority > 0 {
         facts.push(format!("priority {}", endpoint.priority));
     }

@@ -38,6 +38,7 @@ pub use self::listen::{HTTP_ADDRESS, ListenConfig, UpgradePolicy};
 pub use self::log::{AccessLog, LogFormat, LogSection};
 pub use self::origin::{
     Balance, CheckConfig, EjectionConfig, EndpointConfig, EndpointUrl, HostHeader, Http2, OriginConfig, RetryConfig,
+    ServiceConfig,
 };
 pub use self::plugins::PluginsSection;
 pub use self::site::{CacheMode, HostPattern, RouteConfig, SiteConfig};
@@ -132,8 +133,11 @@ fn read(context: &Context<'_>) -> Result<Config, ConfigErrors> {
 
 fn read_sections(context: &Context<'_>, root: Section<'_>) -> Config {
     let data_dir = root.file("data_dir").unwrap_or_else(|| context.path(DATA_DIR));
-    let region = root.text("region");
-    let origins = origin::read(&root.section("origins"), region);
+    let resolver = root.section("resolver");
+    let servers = resolver.list("servers").iter().filter_map(listen::address).collect();
+    resolver.finish();
+    let common = origin::Common { region: root.text("region"), resolver: servers };
+    let origins = origin::read(&root.section("origins"), &common);
     let config = Config {
         listen: listen::read(root.section("listen")),
         tls: tls::read(root.section("tls")),

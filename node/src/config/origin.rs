@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,15 +11,20 @@ use http::Uri;
 use http::uri::PathAndQuery;
 
 use super::reader::{Section, Value};
-use super::{limits, site};
+use super::tls::CertificateFiles;
+use super::{limits, site, tls};
 
 /// `[origins.<name>]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginConfig {
     /// The name that routes use.
     pub name: String,
-    /// At least one, each with an address of its own.
+    /// Each with an address of its own; at least one, if there is no service.
     pub endpoints: Vec<EndpointConfig>,
+    /// Names whose targets are endpoints.
+    pub services: Vec<ServiceConfig>,
+    /// Name servers: the root's `resolver.servers`. None: the system's.
+    pub resolver: Vec<SocketAddr>,
     /// How one of the endpoints is chosen.
     pub balance: Balance,
     /// Connections to one endpoint.
@@ -39,6 +45,8 @@ pub struct OriginConfig {
     pub http2: Http2,
     /// PEM file of the authorities that are trusted for this origin. `None`: those of the system.
     pub tls_ca: Option<PathBuf>,
+    /// What the node shows of itself to an endpoint that asks for it.
+    pub tls_client: Option<CertificateFiles>,
     /// The name that the certificate must carry and that SNI says. `None`: the host of the endpoint's URL.
     pub tls_server_name: Option<String>,
     /// What the forwarded `Host` says.
@@ -126,6 +134,19 @@ pub struct EndpointConfig {
     /// Where it stands, for policies that care.
     pub region: Option<String>,
     /// Used when none of a lower number is in order.
+    pub priority: u32,
+}
+
+/// A name whose SRV records are endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Such as `_api._tcp.example.com`.
+    pub name: String,
+    /// `https`
+    pub tls: bool,
+    /// Where they all stand.
+    pub region: Option<String>,
+    /// Of the records with the lowest priority; the others follow in their order.
     pub priority: u32,
 }
 
@@ -220,7 +241,14 @@ impl<'a> Origins<'a> {
     }
 }
 
-pub(super) fn read<'a>(section: &Section<'a>, region: Option<&str>) -> Origins<'a> {
+/// What the root says for all origins.
+#[derive(Default)]
+pub(super) struct Common<'a> {
+    pub(super) region: Option<&'a str>,
+    pub(super) resolver: Vec<SocketAddr>,
+}
+
+pub(super) fn read<'a>(section: &Section<'a>, common: &Common<'_>) -> Origins<'a> {
     let mut origins = Origins { names: BTreeSet::new(), checked: BTreeMap::new() };
     for (name, value) in section.entries() {
         origins.names.insert(name);
@@ -228,16 +256,19 @@ pub(super) fn read<'a>(section: &Section<'a>, region: Option<&str>) -> Origins<'
             value.fail::<()>(message);
         }
         if let Some(section) = value.section() {
-            origins.checked.insert(name.to_owned(), origin(name, section, region));
+            origins.checked.insert(name.to_owned(), origin(name, section, common));
         }
     }
     origins
 }
 
-fn origin(name: &str, section: Section<'_>, region: Option<&str>) -> OriginConfig {
+fn origin(name: &str, section: Section<'_>, common: &Common<'_>) -> OriginConfig {
+    let (endpoints, services) = endpoints(&section);
     let mut config = OriginConfig {
         name: name.to_owned(),
-        endpoints: endpoints(&section),
+        endpoints,
+        services,
+        resolver: common.resolver.clone(),
         balance: section.choice("balance", Balance::default(), &BALANCES),
         connections_max: section.count("connections_max", &limits::ORIGIN_CONNECTIONS_MAX),
         connect_timeout: section.duration("connect_timeout", &limits::CONNECT_TIMEOUT),
@@ -252,13 +283,14 @@ fn origin(name: &str, section: Section<'_>, region: Option<&str>) -> OriginConfi
             &[("auto", Http2::Auto), ("always", Http2::Always), ("never", Http2::Never)],
         ),
         tls_ca: section.present_file("tls_ca"),
+        tls_client: section.value("tls_client").and_then(|value| value.section()).and_then(tls::files),
         tls_server_name: server_name(&section),
         host_header: section.choice(
             "host_header",
             HostHeader::default(),
             &[("client", HostHeader::Client), ("endpoint", HostHeader::Endpoint)],
         ),
-        region: region.map(str::to_owned),
+        region: common.region.map(str::to_owned),
         connections_min: section.count("connections_min", &limits::ORIGIN_CONNECTIONS_MIN),
         connection_age_max: section.duration("connection_age_max", &limits::CONNECTION_AGE_MAX),
         connection_requests_max: section.count("connection_requests_max", &limits::CONNECTION_REQUESTS_MAX),
@@ -357,40 +389,79 @@ fn server_name(section: &Section<'_>) -> Option<String> {
     }
 }
 
-fn endpoints(section: &Section<'_>) -> Vec<EndpointConfig> {
+fn endpoints(section: &Section<'_>) -> (Vec<EndpointConfig>, Vec<ServiceConfig>) {
     let Some(values) = section.required_list("endpoints", "at least one endpoint, such as \"http://127.0.0.1:8000\"")
     else {
-        return Vec::new();
+        return Default::default();
     };
     if values.len() > limits::ENDPOINTS_MAX {
         section.report("endpoints", format!("has {} members, more than {}", values.len(), limits::ENDPOINTS_MAX));
     }
     let mut endpoints: Vec<EndpointConfig> = Vec::new();
+    let mut services: Vec<ServiceConfig> = Vec::new();
     for value in &values {
-        let Some(endpoint) = endpoint(value) else {
-            continue;
-        };
-        if endpoints.iter().any(|other| other.url == endpoint.url) {
-            value.fail::<()>(format!("{} is listed twice; give it a weight instead", endpoint.url));
-        } else {
-            endpoints.push(endpoint);
+        match endpoint(value) {
+            Some(Named::Endpoint(endpoint)) if endpoints.iter().any(|other| other.url == endpoint.url) => {
+                value.fail::<()>(format!("{} is listed twice; give it a weight instead", endpoint.url));
+            }
+            Some(Named::Endpoint(endpoint)) => endpoints.push(endpoint),
+            Some(Named::Service(service)) if services.iter().any(|other| other.name == service.name) => {
+                value.fail::<()>(format!("{} is listed twice", service.name));
+            }
+            Some(Named::Service(service)) => services.push(service),
+            None => {}
         }
     }
-    endpoints
+    (endpoints, services)
 }
 
-/// `"http://host:port"` or `{ url = "…", weight = 2, region = "eu" }`.
-fn endpoint(value: &Value<'_>) -> Option<EndpointConfig> {
+enum Named {
+    Endpoint(EndpointConfig),
+    Service(ServiceConfig),
+}
+
+/// `"http://host:port"`, `{ url = "…", weight = 2, region = "eu" }` or `{ srv = "_api._tcp.example.com" }`.
+fn endpoint(value: &Value<'_>) -> Option<Named> {
     if value.as_text().is_some() {
-        return Some(EndpointConfig { url: url(value)?, weight: limits::WEIGHT.default, region: None, priority: 0 });
+        let url = url(value)?;
+        return Some(Named::Endpoint(EndpointConfig {
+            url,
+            weight: limits::WEIGHT.default,
+            region: None,
+            priority: 0,
+        }));
     }
     let section = value.table_or("a URL or { url = \"…\", weight = 2, region = \"eu\" }")?;
-    let url = section.required("url", |section, key| section.value(key).and_then(|value| url(&value)));
-    let weight = section.count("weight", &limits::WEIGHT);
     let region = section.text("region").map(str::to_owned);
     let priority = section.count("priority", &limits::PRIORITY);
+    if let Some(name) = section.value("srv") {
+        let tls = section.flag("tls", false);
+        section.finish();
+        return Some(Named::Service(ServiceConfig { name: service_name(&name)?, tls, region, priority }));
+    }
+    let url = section.required("url", |section, key| section.value(key).and_then(|value| url(&value)));
+    let weight = section.count("weight", &limits::WEIGHT);
     section.finish();
-    Some(EndpointConfig { url: url?, weight, region, priority })
+    Some(Named::Endpoint(EndpointConfig { url: url?, weight, region, priority }))
+}
+
+/// RFC 2782: two labels that begin with an underscore, and a domain.
+fn service_name(value: &Value<'_>) -> Option<String> {
+    let name = value.text()?.trim_end_matches('.').to_ascii_lowercase();
+    let mut labels = name.splitn(3, '.');
+    let is_underscored = |label: Option<&str>| {
+        label.and_then(|label| label.strip_prefix('_')).is_some_and(|label| {
+            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        })
+    };
+    let is_right = is_underscored(labels.next())
+        && is_underscored(labels.next())
+        && labels.next().is_some_and(|domain| site::check_host(domain).is_ok());
+    if is_right {
+        Some(name)
+    } else {
+        value.fail(format!("\"{name}\" is not the name of a service such as \"_api._tcp.example.com\""))
+    }
 }
 
 fn url(value: &Value<'_>) -> Option<EndpointUrl> {

@@ -22,12 +22,13 @@ pub struct CertificateFiles {
 
 pub(super) fn read(section: Section<'_>) -> TlsConfig {
     let certificates = section.list("certificates");
-    let certificates = certificates.iter().filter_map(|value| certificate(value.section()?)).collect();
+    let certificates = certificates.iter().filter_map(|value| files(value.section()?)).collect();
     section.finish();
     TlsConfig { certificates }
 }
 
-fn certificate(section: Section<'_>) -> Option<CertificateFiles> {
+/// `{ cert = "…", key = "…" }`.
+pub(super) fn files(section: Section<'_>) -> Option<CertificateFiles> {
     let cert = section.required("cert", Section::present_file);
     let key = section.required("key", Section::present_file);
     section.finish();

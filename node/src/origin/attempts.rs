@@ -7,6 +7,7 @@
 //! - Repetitions, but for those of requests that never left this node, are paid for from a budget: a share of the requests of
 //!   the origin. An origin in trouble does not get a multiple of its load.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use super::body::ForwardBody;
 use super::endpoint::Failed;
 use super::error::{ErrorKind, ForwardError};
+use super::group::Group;
 use super::{Affinity, ForwardedResponse, Origin, framing};
 use crate::config::RetryConfig;
 
@@ -174,7 +176,8 @@ impl Origin {
         let affinity = request.extensions().get::<Affinity>().map(|affinity| affinity.0);
         let mut tried = Vec::new();
         let none = || ForwardError::NoEndpoint { origin: self.name.clone() };
-        let mut place = self.choose(&tried, affinity).ok_or_else(none)?;
+        let group = self.group().await;
+        let mut place = self.choose(&group, &tried, affinity).ok_or_else(none)?;
         loop {
             let is_last = tried.len() >= rules.config.max;
             let again = if is_last { None } else { rules.copy(&request) };
@@ -185,8 +188,8 @@ impl Origin {
             tried.push(place);
             let began = Instant::now();
             let answer = match rules.hedge_after(&request) {
-                Some(after) if !is_last => self.hedged(place, request, limit, after, &mut tried).await,
-                _ => self.endpoints[place].send(request, limit).await,
+                Some(after) if !is_last => self.hedged(&group, place, request, limit, after, &mut tried).await,
+                _ => group.endpoints()[place].send(request, limit).await,
             };
             let (outcome, next, why) = match answer {
                 Ok(forwarded) => {
@@ -204,20 +207,31 @@ impl Origin {
                 Err(Failed { error, .. }) => return Err(error),
             };
             let Some(next) = next else { return outcome };
-            let Some(other) = self.choose(&tried, affinity) else { return outcome };
+            let Some(other) = self.choose(&group, &tried, affinity) else { return outcome };
             if why != Further::Unreachable && !rules.may_pay() {
                 return outcome;
             }
             rules.count(why);
-            tracing::debug!(origin = self.name, why = why.as_str(), endpoint = %self.endpoints[other].name(), "sent to a further endpoint");
+            tracing::debug!(origin = self.name, why = why.as_str(), endpoint = %group.endpoints()[other].name(), "sent to a further endpoint");
             (request, place) = (next, other);
         }
+    }
+
+    /// The endpoints as they are now; before the first answer of a discovery that is waited for.
+    async fn group(&self) -> Arc<Group> {
+        let group = self.group.load_full();
+        if !group.endpoints().is_empty() {
+            return group;
+        }
+        let _ = timeout(self.maker.config.connect_timeout, self.look_up_first()).await;
+        self.group.load_full()
     }
 
     /// Sends a request, and a second one to another endpoint if the first is not answered in time. The first answer counts; the
     /// other request is dropped.
     async fn hedged(
         &self,
+        group: &Group,
         place: usize,
         request: Request<ForwardBody>,
         limit: Duration,
@@ -226,18 +240,18 @@ impl Origin {
     ) -> Result<ForwardedResponse, Failed> {
         let copied = copy(&request);
         let affinity = request.extensions().get::<Affinity>().map(|affinity| affinity.0);
-        let mut first = Box::pin(self.endpoints[place].send(request, limit));
+        let mut first = Box::pin(group.endpoints()[place].send(request, limit));
         if let Ok(answer) = timeout(after, &mut first).await {
             return answer;
         }
-        let other = self.choose(tried, affinity);
+        let other = self.choose(group, tried, affinity);
         let (Some(copied), Some(other)) = (copied, other) else { return first.await };
         if !self.attempts.may_pay() {
             return first.await;
         }
         self.attempts.count(Further::Hedge);
         tried.push(other);
-        let mut second = Box::pin(self.endpoints[other].send(copied, limit));
+        let mut second = Box::pin(group.endpoints()[other].send(copied, limit));
         tokio::select! {
             answer = &mut first => match answer {
                 Ok(answer) => Ok(answer),

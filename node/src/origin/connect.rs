@@ -1,13 +1,13 @@
 //! One new connection to an endpoint: name, TCP, TLS, version of HTTP.
 //!
 //! Always true:
-//! - All steps together have one deadline, `connect_timeout`; of several addresses each gets its share of what is left.
+//! - All steps together have one deadline, `connect_timeout`.
 //! - The driver of a connection runs on the runtime that opened it.
 //!
 //! Not here: whether one may be opened (`pool`).
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,8 +17,9 @@ use http::{Request, Response, StatusCode};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use super::body::{ForwardBody, Lease};
@@ -29,8 +30,8 @@ use super::socket::{Socket, SocketProbe};
 use super::tls::ALPN_HTTP2;
 use crate::config::Http2;
 
-/// Addresses of one name that are tried, in the resolver's order.
-pub const ADDRESSES_MAX: usize = 8;
+/// How long the next address waits for the one before (RFC 8305 §5).
+const STAGGER: Duration = Duration::from_millis(250);
 /// What an HTTP/1.1 connection buffers of a response that its reader has not asked for yet: a whole head must fit.
 const HTTP1_BUFFER_MAX: usize = 2 * HEAD_BYTES_MAX;
 /// What an endpoint may send ahead on one HTTP/2 stream (100 Mbit/s at 80 ms), and on all streams of a connection.
@@ -58,6 +59,7 @@ pub(super) async fn connect(endpoint: &Endpoint, mut permit: Permit) -> Result<L
 
 async fn open(endpoint: &Endpoint, permit: &mut Permit, limit: Duration) -> Result<Lease, ForwardError> {
     let stream = open_stream(endpoint, Instant::now() + limit).await?;
+    let peer = stream.peer_addr().ok();
     // Small requests must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let Some(slot) = permit.take_slot() else {
@@ -69,10 +71,10 @@ async fn open(endpoint: &Endpoint, permit: &mut Permit, limit: Duration) -> Resu
     let socket = Socket::new(stream, endpoint.body_idle_timeout(), slot);
     let probe = socket.probe();
     let lease = match secure(endpoint, socket).await? {
-        Opened::Plain(io, true) => start_http2(endpoint, permit, io).await?,
-        Opened::Plain(io, false) => start_http1(endpoint, permit, io, probe).await?,
-        Opened::Tls(io, true) => start_http2(endpoint, permit, *io).await?,
-        Opened::Tls(io, false) => start_http1(endpoint, permit, *io, probe).await?,
+        Opened::Plain(io, true) => start_http2(endpoint, permit, io, peer).await?,
+        Opened::Plain(io, false) => start_http1(endpoint, permit, io, probe, peer).await?,
+        Opened::Tls(io, true) => start_http2(endpoint, permit, *io, peer).await?,
+        Opened::Tls(io, false) => start_http1(endpoint, permit, *io, probe, peer).await?,
     };
     endpoint.stats().count_connect();
     Ok(lease)
@@ -158,36 +160,58 @@ async fn drive<B>(
     }
 }
 
-/// The first address that answers, of those the name has.
+/// The first address that answers, of those the name has: the next one is tried when one fails or takes [`STAGGER`] (happy eyeballs,
+/// RFC 8305). `connect_timeout` bounds all together.
 async fn open_stream(endpoint: &Endpoint, deadline: Instant) -> Result<TcpStream, ForwardError> {
-    let addresses =
-        addresses(endpoint).await.map_err(|source| ForwardError::Dns { endpoint: endpoint.name(), source })?;
-    let mut last = ForwardError::Dns { endpoint: endpoint.name(), source: io::ErrorKind::NotFound.into() };
-    for (tried, address) in addresses.iter().enumerate() {
-        let left = u32::try_from(addresses.len() - tried).unwrap_or(1);
-        let share = deadline.saturating_duration_since(Instant::now()) / left;
+    let unknown = |reason: String| ForwardError::Dns { endpoint: endpoint.name(), source: io::Error::other(reason) };
+    let addresses = endpoint.addresses().get().await.map_err(unknown)?;
+    if let [only] = addresses[..] {
         let began = Instant::now();
-        last = match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                endpoint.load().connected(began.elapsed());
+        let stream = TcpStream::connect(only).await.map_err(|source| refused(endpoint, source))?;
+        endpoint.load().connected(began.elapsed());
+        return Ok(stream);
+    }
+    // Each connection begins with another address, so that all of them get some.
+    let mut waiting = addresses.iter().copied().cycle().skip(endpoint.next_turn());
+    let mut left = addresses.len();
+    let mut attempts = JoinSet::new();
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    loop {
+        if left > 0
+            && let Some(address) = waiting.next()
+        {
+            left -= 1;
+            attempts.spawn(async move {
+                let began = Instant::now();
+                TcpStream::connect(address).await.map(|stream| (stream, began.elapsed()))
+            });
+        }
+        let until = if left > 0 { (Instant::now() + STAGGER).min(deadline) } else { deadline };
+        match timeout_at(until, attempts.join_next()).await {
+            Ok(Some(Ok(Ok((stream, took))))) => {
+                endpoint.load().connected(took);
                 return Ok(stream);
             }
-            Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionRefused => {
-                ForwardError::ConnectRefused { endpoint: endpoint.name(), source }
+            Ok(Some(Ok(Err(error)))) => last = error,
+            Ok(Some(Err(error))) => last = io::Error::other(error),
+            Ok(None) if left == 0 => return Err(refused(endpoint, last)),
+            Err(_) if Instant::now() >= deadline => {
+                return Err(ForwardError::ConnectTimeout {
+                    endpoint: endpoint.name(),
+                    limit: endpoint.connect_timeout(),
+                });
             }
-            Ok(Err(source)) => ForwardError::ConnectFailed { endpoint: endpoint.name(), source: source.into() },
-            Err(_) => ForwardError::ConnectTimeout { endpoint: endpoint.name(), limit: endpoint.connect_timeout() },
-        };
+            Ok(None) | Err(_) => {}
+        }
     }
-    Err(last)
 }
 
-async fn addresses(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
-    let (host, port) = (endpoint.url().host.as_str(), endpoint.url().port);
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, port)]);
+fn refused(endpoint: &Endpoint, source: io::Error) -> ForwardError {
+    if source.kind() == io::ErrorKind::ConnectionRefused {
+        ForwardError::ConnectRefused { endpoint: endpoint.name(), source }
+    } else {
+        ForwardError::ConnectFailed { endpoint: endpoint.name(), source: source.into() }
     }
-    Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect())
 }
 
 fn http1_builder() -> http1::Builder {
@@ -209,7 +233,13 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
     builder
 }
 
-async fn start_http1<T>(endpoint: &Endpoint, permit: &Permit, io: T, probe: SocketProbe) -> Result<Lease, ForwardError>
+async fn start_http1<T>(
+    endpoint: &Endpoint,
+    permit: &Permit,
+    io: T,
+    probe: SocketProbe,
+    peer: Option<SocketAddr>,
+) -> Result<Lease, ForwardError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -231,11 +261,17 @@ where
         idle_since: now,
         made: now,
         requests: 0,
+        peer,
     };
     Ok(Lease::Http1(permit.lease(connection)))
 }
 
-async fn start_http2<T>(endpoint: &Endpoint, permit: &Permit, io: T) -> Result<Lease, ForwardError>
+async fn start_http2<T>(
+    endpoint: &Endpoint,
+    permit: &Permit,
+    io: T,
+    peer: Option<SocketAddr>,
+) -> Result<Lease, ForwardError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -255,5 +291,5 @@ where
             tracing::debug!(endpoint = %name, %error, "connection to origin ended");
         }
     });
-    Ok(Lease::Http2(permit.adopt(sender, streams_max)))
+    Ok(Lease::Http2(permit.adopt(sender, streams_max, peer)))
 }

@@ -10,6 +10,7 @@
 use std::error::Error as _;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::UPGRADE;
@@ -28,6 +29,7 @@ use super::error::{ForwardError, OriginsError};
 use super::health::{Ejections, Health, HealthSnapshot, Verdict};
 use super::load::{InFlight, Load};
 use super::pool::{Grant, NoConnection, Pool, PoolCounts, PoolLimits, Want};
+use super::resolve::{ADDRESSES_MAX, Addresses, Resolver};
 use super::stats::{EndpointCounts, EndpointStats};
 use super::target::TargetRules;
 use super::{ForwardedResponse, check, connect, tls};
@@ -51,6 +53,8 @@ pub struct Endpoint {
     limits: PoolLimits,
     stats: EndpointStats,
     load: Load,
+    addresses: Addresses,
+    turns: AtomicUsize,
     health: Health,
     checks: Option<Checks>,
     /// When connections are next made that are kept open.
@@ -109,6 +113,8 @@ pub struct EndpointSnapshot {
     pub round_trip: Option<Duration>,
     /// Whether it is fit for requests.
     pub health: HealthSnapshot,
+    /// Why its name could not be looked up the last time.
+    pub resolve_failure: Option<String>,
 }
 
 /// How long no connection that is to be kept open is tried after one that failed.
@@ -172,6 +178,7 @@ impl Endpoint {
         config: &EndpointConfig,
         connector: Option<&TlsConnector>,
         ejections: &Arc<Ejections>,
+        resolver: &Resolver,
     ) -> Result<Self, OriginsError> {
         let written = config.url.authority();
         let refused = || OriginsError::Authority { origin: origin.name.clone(), name: written.clone() };
@@ -194,6 +201,8 @@ impl Endpoint {
         let now = Instant::now();
         Ok(Self {
             load: Load::default(),
+            addresses: Addresses::new(&config.url.host, config.url.port, resolver),
+            turns: AtomicUsize::new(0),
             health: Health::new(Arc::clone(ejections)),
             checks: origin.health.clone().map(|config| Checks { config, next: Mutex::new(Some(now)) }),
             next_warming: Mutex::new(Some(now)),
@@ -239,6 +248,7 @@ impl Endpoint {
             latency: self.load.latency(Instant::now()),
             round_trip: self.load.round_trip(),
             health: self.health.snapshot(Instant::now()),
+            resolve_failure: self.addresses.failure(),
         }
     }
 
@@ -247,8 +257,32 @@ impl Endpoint {
         if reaps {
             self.pool.reap(now);
         }
+        self.resolve(now);
         self.warm(now);
         self.check(now);
+    }
+
+    /// Looks its name up when that is due.
+    fn resolve(self: &Arc<Self>, now: Instant) {
+        if !self.addresses.is_due(now) {
+            return;
+        }
+        let endpoint = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Some(addresses) = endpoint.addresses.refresh().await {
+                tracing::info!(endpoint = %endpoint.name, ?addresses, "resolved");
+                endpoint.pool.leave_all_but(addresses);
+            }
+        });
+    }
+
+    pub(super) fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// A number that is another one each time.
+    pub(super) fn next_turn(&self) -> usize {
+        self.turns.fetch_add(1, Ordering::Relaxed) % ADDRESSES_MAX
     }
 
     /// Opens connections that are to be kept open, as many as are missing. After one that failed it waits.
@@ -305,6 +339,10 @@ impl Endpoint {
 
     pub(super) fn target(&self) -> &TargetRules {
         &self.target
+    }
+
+    pub(super) fn config(&self) -> &EndpointConfig {
+        &self.config
     }
 
     pub(super) fn priority(&self) -> u32 {

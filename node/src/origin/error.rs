@@ -418,6 +418,16 @@ pub enum OriginsError {
         /// The refused name.
         name: String,
     },
+    /// `tls_client` does not hold a usable certificate and key.
+    #[error("origins.{origin}.tls_client: {path}: {reason}")]
+    ClientCertificate {
+        /// The name of the origin.
+        origin: String,
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The TLS library refuses the settings.
     #[error("origins.{origin}: TLS settings")]
     Tls {

@@ -84,19 +84,28 @@ pub(super) struct Ejections {
     config: EjectionConfig,
     slow_start: Duration,
     count: AtomicUsize,
-    count_max: usize,
+    count_max: AtomicUsize,
 }
 
 impl Ejections {
     pub(super) fn new(config: &EjectionConfig, slow_start: Duration, endpoints: usize) -> Arc<Self> {
-        let share = endpoints * usize::try_from(config.share_max).unwrap_or(0) / 100;
+        let (count, count_max) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let ejections = Arc::new(Self { config: config.clone(), slow_start, count, count_max });
+        ejections.of_endpoints(endpoints);
+        ejections
+    }
+
+    /// There are so many endpoints now.
+    pub(super) fn of_endpoints(&self, endpoints: usize) {
+        let share = endpoints * usize::try_from(self.config.share_max).unwrap_or(0) / 100;
         // One that is alone has nobody to take its place.
-        let count_max = if endpoints < 2 || config.share_max == 0 { 0 } else { share.max(1) };
-        Arc::new(Self { config: config.clone(), slow_start, count: AtomicUsize::new(0), count_max })
+        let count_max = if endpoints < 2 || self.config.share_max == 0 { 0 } else { share.max(1) };
+        self.count_max.store(count_max, Ordering::Relaxed);
     }
 
     fn take(&self) -> bool {
-        let more = |count: usize| (count < self.count_max).then_some(count + 1);
+        let max = self.count_max.load(Ordering::Relaxed);
+        let more = |count: usize| (count < max).then_some(count + 1);
         self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
@@ -277,6 +286,12 @@ impl Health {
         let mut state = self.state.lock();
         state.is_draining = is_draining;
         self.settle(&mut state, now);
+    }
+
+    /// The endpoint is one no more: it does not count among the ejected.
+    pub(super) fn leave(&self) {
+        let mut state = self.state.lock();
+        self.end_ejection(&mut state, Instant::now(), |_| true);
     }
 
     /// Requests that went well and badly since the last call.

@@ -20,13 +20,16 @@ mod balance;
 mod body;
 mod check;
 mod connect;
+mod discovery;
 mod endpoint;
 mod error;
 mod expectation;
 mod framing;
+mod group;
 mod health;
 mod load;
 mod pool;
+mod resolve;
 mod socket;
 mod stats;
 mod target;
@@ -36,28 +39,33 @@ mod tls;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 pub use attempts::{AttemptCounts, Further};
 pub use body::{ForwardBody, OriginBody};
-pub use connect::ADDRESSES_MAX;
 pub use endpoint::{Endpoint, EndpointSnapshot, HEAD_BYTES_MAX, HEADER_COUNT_MAX};
 pub use error::{BodyError, BoxError, ErrorKind, ForwardError, OriginsError, RETRY_AFTER};
 pub use expectation::{CONTINUE_WAIT_MAX, Expectation};
 pub use health::{EndpointState, HealthSnapshot};
 pub use pool::{PoolCounts, STREAMS_MAX};
+pub use resolve::{ADDRESSES_MAX, DISCOVERED_MAX};
 pub use stats::{EndpointCounts, WAIT_BUCKETS_MS};
 pub use tls::TLS_SESSIONS_MAX;
 
-use crate::config::{OriginConfig, limits};
+use crate::config::OriginConfig;
 use attempts::Attempts;
 use balance::Balancer;
+use discovery::{Connector, Discovery, Maker};
+use group::Group;
 use health::{Ejections, eject_outliers};
+use resolve::Resolver;
 use tls::SystemRoots;
 
 /// How often idle connections are looked at; one may be kept this much longer than its `idle_timeout`.
@@ -73,9 +81,9 @@ pub struct Origins(HashMap<String, Arc<Origin>>);
 #[derive(Debug)]
 pub struct Origin {
     name: String,
-    endpoints: Box<[Arc<Endpoint>]>,
-    /// The places of the endpoints by priority, those that come first at the beginning.
-    tiers: Box<[Box<[usize]>]>,
+    group: ArcSwap<Group>,
+    discovery: Discovery,
+    maker: Maker,
     balancer: Mutex<Balancer>,
     panic_threshold: usize,
     rates: Option<Rates>,
@@ -102,6 +110,8 @@ pub struct OriginSnapshot {
     pub name: String,
     /// Its endpoints, in the order of the configuration.
     pub endpoints: Vec<EndpointSnapshot>,
+    /// Names of services that could not be looked up the last time, and why.
+    pub discovery_failures: Vec<String>,
     /// Requests that went to a further endpoint.
     pub attempts: AttemptCounts,
 }
@@ -120,9 +130,9 @@ pub struct ForwardedResponse {
 impl Origins {
     /// Makes ready what needs no network: certificates are read, names are checked, no connection is opened.
     pub fn new(configs: &BTreeMap<String, OriginConfig>) -> Result<Self, OriginsError> {
-        let mut system = SystemRoots::default();
+        let mut shared = Shared::default();
         let origins =
-            configs.iter().map(|(name, config)| Ok((name.clone(), Arc::new(Origin::new(config, &mut system)?))));
+            configs.iter().map(|(name, config)| Ok((name.clone(), Arc::new(Origin::new(config, &mut shared)?))));
         origins.collect::<Result<_, _>>().map(Self)
     }
 
@@ -132,12 +142,12 @@ impl Origins {
         old_configs: &BTreeMap<String, OriginConfig>,
         old: &Origins,
     ) -> Result<Self, OriginsError> {
-        let mut system = SystemRoots::default();
+        let mut shared = Shared::default();
         let origins = configs.iter().map(|(name, config)| {
             let kept = old.get(name).filter(|_| old_configs.get(name) == Some(config));
             let origin = match kept {
                 Some(kept) => kept,
-                None => Arc::new(Origin::new(config, &mut system)?),
+                None => Arc::new(Origin::new(config, &mut shared)?),
             };
             Ok((name.clone(), origin))
         });
@@ -178,30 +188,32 @@ impl Origins {
     }
 
     fn each_endpoint(&self, act: impl Fn(&Endpoint)) {
-        self.0.values().flat_map(|origin| origin.endpoints.iter()).for_each(|endpoint| act(endpoint));
+        for origin in self.0.values() {
+            origin.group.load().endpoints().iter().for_each(|endpoint| act(endpoint));
+        }
     }
 }
 
 impl Origin {
-    fn new(config: &OriginConfig, system: &mut SystemRoots) -> Result<Self, OriginsError> {
-        let needs_tls = config.endpoints.iter().any(|endpoint| endpoint.url.tls);
-        let connector = needs_tls.then(|| tls::connector(config, system)).transpose()?;
-        let ejections = Ejections::new(&config.ejection, config.slow_start, config.endpoints.len());
-        let endpoints = config
-            .endpoints
-            .iter()
-            .map(|endpoint| Endpoint::new(config, endpoint, connector.as_ref(), &ejections).map(Arc::new));
-        let endpoints: Box<[Arc<Endpoint>]> = endpoints.collect::<Result<_, _>>()?;
-        let mut tiers = BTreeMap::<u32, Vec<usize>>::new();
-        for (place, endpoint) in endpoints.iter().enumerate() {
-            tiers.entry(endpoint.priority()).or_default().push(place);
-        }
+    fn new(config: &OriginConfig, shared: &mut Shared) -> Result<Self, OriginsError> {
+        let is_tls = config.endpoints.iter().any(|endpoint| endpoint.url.tls);
+        let needs_tls = is_tls || config.services.iter().any(|service| service.tls);
+        let connector = needs_tls.then(|| tls::connector(config, &mut shared.roots)).transpose()?;
+        let maker = Maker {
+            config: config.clone(),
+            connector: connector.map(Connector),
+            ejections: Ejections::new(&config.ejection, config.slow_start, config.endpoints.len()),
+            resolver: shared.resolver(&config.resolver),
+        };
+        let endpoints: Vec<Arc<Endpoint>> =
+            config.endpoints.iter().map(|endpoint| maker.endpoint(endpoint)).collect::<Result<_, _>>()?;
         let interval = config.ejection.interval;
         let rates = Rates { interval, next: Mutex::new(Instant::now() + interval) };
         Ok(Self {
             name: config.name.clone(),
-            endpoints,
-            tiers: tiers.into_values().map(Vec::into_boxed_slice).collect(),
+            group: ArcSwap::from_pointee(Group::new(endpoints.iter().cloned())),
+            discovery: Discovery::new(&config.services, endpoints),
+            maker,
             balancer: Mutex::new(Balancer::new(config.balance)),
             panic_threshold: usize::try_from(config.panic_threshold).unwrap_or(0),
             rates: config.ejection.outliers.then_some(rates),
@@ -210,19 +222,22 @@ impl Origin {
         })
     }
 
-    fn tend(&self, now: Instant, reaps: bool) {
-        self.endpoints.iter().for_each(|endpoint| endpoint.tend(now, reaps));
+    fn tend(self: &Arc<Self>, now: Instant, reaps: bool) {
+        self.discover(now);
+        let group = self.group.load();
+        group.endpoints().iter().for_each(|endpoint| endpoint.tend(now, reaps));
         let Some(rates) = &self.rates else { return };
         let mut next = rates.next.lock();
         if *next <= now {
             *next = now + rates.interval;
-            eject_outliers(self.endpoints.iter().map(|endpoint| endpoint.health()), now);
+            eject_outliers(group.endpoints().iter().map(|endpoint| endpoint.health()), now);
         }
     }
 
     /// Takes an endpoint, by its URL, out of service or back. False: there is none.
     pub fn drain(&self, url: &str, is_draining: bool) -> bool {
-        let endpoint = self.endpoints.iter().find(|endpoint| endpoint.url().to_string() == url);
+        let group = self.group.load();
+        let endpoint = group.endpoints().iter().find(|endpoint| endpoint.url().to_string() == url);
         endpoint.inspect(|endpoint| endpoint.health().drain(is_draining, Instant::now())).is_some()
     }
 
@@ -235,7 +250,8 @@ impl Origin {
     pub fn snapshot(&self) -> OriginSnapshot {
         OriginSnapshot {
             name: self.name.clone(),
-            endpoints: self.endpoints.iter().map(|endpoint| endpoint.snapshot()).collect(),
+            endpoints: self.group.load().endpoints().iter().map(|endpoint| endpoint.snapshot()).collect(),
+            discovery_failures: self.discovery.failures(),
             attempts: self.attempts.counts(),
         }
     }
@@ -250,54 +266,20 @@ impl Origin {
         in_time.unwrap_or_else(|_| Err(ForwardError::Deadline { origin: self.name.clone(), limit }))
     }
 
-    /// The endpoint for a request, among those that were not tried.
-    ///
-    /// The first tier counts of which enough are in order; if there is none, the first one that has any left, in order or not:
-    /// when nearly everything fails, it is more likely that health is judged wrongly than that the last ones bear it all.
-    fn choose(&self, tried: &[usize], affinity: Option<u64>) -> Option<usize> {
-        let now = Instant::now();
-        let is_open = |place: usize| !tried.contains(&place);
-        for tier in &self.tiers {
-            let usable =
-                Places::of(tier.iter().copied().filter(|place| self.endpoints[*place].health().is_usable(now)));
-            let in_service = || tier.iter().filter(|place| !self.endpoints[**place].health().is_draining()).count();
-            let is_enough = usable.count() == tier.len()
-                || (usable.count() > 0 && usable.count() * 100 >= self.panic_threshold * in_service());
-            if is_enough && let Some(place) = self.balance(affinity, |place| usable.has(place) && is_open(place)) {
-                return Some(place);
-            }
-        }
-        self.tiers.iter().find_map(|tier| {
-            let in_service = tier.iter().copied().filter(|place| !self.endpoints[*place].health().is_draining());
-            let left = Places::of(in_service.filter(|place| is_open(*place)));
-            self.balance(affinity, |place| left.has(place))
-        })
-    }
-
-    fn balance(&self, affinity: Option<u64>, eligible: impl Fn(usize) -> bool) -> Option<usize> {
-        if self.endpoints.len() == 1 {
-            return eligible(0).then_some(0);
-        }
-        self.balancer.lock().choose(&self.endpoints, affinity, eligible)
+    fn choose(&self, group: &Group, tried: &[usize], affinity: Option<u64>) -> Option<usize> {
+        group.choose(&self.balancer, self.panic_threshold, tried, affinity)
     }
 }
 
-/// Places of endpoints, at most [`limits::ENDPOINTS_MAX`] of them.
+/// What the origins of one configuration share.
 #[derive(Default)]
-struct Places([u64; limits::ENDPOINTS_MAX.div_ceil(64)]);
+struct Shared {
+    roots: SystemRoots,
+    resolver: Option<Resolver>,
+}
 
-impl Places {
-    fn of(places: impl Iterator<Item = usize>) -> Self {
-        let mut all = Self::default();
-        places.for_each(|place| all.0[place / 64] |= 1 << (place % 64));
-        all
-    }
-
-    fn has(&self, place: usize) -> bool {
-        self.0[place / 64] & (1 << (place % 64)) != 0
-    }
-
-    fn count(&self) -> usize {
-        self.0.iter().map(|bits| bits.count_ones() as usize).sum()
+impl Shared {
+    fn resolver(&mut self, servers: &[SocketAddr]) -> Resolver {
+        self.resolver.get_or_insert_with(|| Resolver::new(servers)).clone()
     }
 }

@@ -12,6 +12,7 @@
 //! Not here: making a connection (`connect`), what is sent on it (`endpoint`).
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::ThreadId;
@@ -113,6 +114,8 @@ struct State {
     waiters: VecDeque<Waiter>,
     last_id: u64,
     closed: bool,
+    /// Those that the endpoint's name has, once they have changed.
+    addresses: Option<Arc<Vec<SocketAddr>>>,
 }
 
 struct Waiter {
@@ -132,6 +135,8 @@ pub(super) struct Http1Connection {
     pub(super) made: Instant,
     /// It has been given to so many.
     pub(super) requests: u64,
+    /// Where it leads.
+    pub(super) peer: Option<SocketAddr>,
 }
 
 struct Http2Connection {
@@ -142,6 +147,7 @@ struct Http2Connection {
     idle_since: Instant,
     made: Instant,
     requests: u64,
+    peer: Option<SocketAddr>,
 }
 
 impl Pool {
@@ -243,7 +249,9 @@ impl Pool {
         let (now, limits) = (Instant::now(), self.limits);
         connection.idle_since = now;
         self.changed(|state| {
-            if state.closed || limits.is_worn_out(connection.made, connection.requests, now) {
+            let is_stale =
+                limits.is_worn_out(connection.made, connection.requests, now) || state.has_left(connection.peer);
+            if state.closed || is_stale {
                 return;
             }
             state.idle.push(connection);
@@ -255,7 +263,12 @@ impl Pool {
     }
 
     /// Takes in a new HTTP/2 connection; its first stream is the opener's.
-    fn adopt(self: &Arc<Self>, sender: http2::SendRequest<ForwardBody>, streams_max: Arc<AtomicUsize>) -> Http2Lease {
+    fn adopt(
+        self: &Arc<Self>,
+        sender: http2::SendRequest<ForwardBody>,
+        streams_max: Arc<AtomicUsize>,
+        peer: Option<SocketAddr>,
+    ) -> Http2Lease {
         let mut id = 0;
         let lease_sender = sender.clone();
         self.changed(|state| {
@@ -263,7 +276,7 @@ impl Pool {
             state.speaks_http2 = true;
             let now = Instant::now();
             let connection =
-                Http2Connection { id, sender, streams: 1, streams_max, idle_since: now, made: now, requests: 1 };
+                Http2Connection { id, sender, streams: 1, streams_max, idle_since: now, made: now, requests: 1, peer };
             state.http2.push(connection);
         });
         Http2Lease { id, sender: lease_sender, pool: Arc::clone(self) }
@@ -288,6 +301,23 @@ impl Pool {
                 connection.streams == 0 && is_over(connection.idle_since, connection.made, connection.requests);
             !is_spent && !connection.sender.is_closed()
         });
+    }
+
+    /// Connections to other addresses take no further request: the name no longer has them.
+    pub(super) fn leave_all_but(&self, addresses: Arc<Vec<SocketAddr>>) {
+        let mut state = self.state.lock();
+        state.addresses = Some(addresses);
+        let mut idle = std::mem::take(&mut state.idle);
+        idle.retain(|connection| !state.has_left(connection.peer));
+        state.idle = idle;
+        let mut http2 = std::mem::take(&mut state.http2);
+        for connection in &mut http2 {
+            if state.has_left(connection.peer) {
+                connection.requests = u64::MAX;
+            }
+        }
+        http2.retain(|connection| connection.requests < u64::MAX || connection.streams > 0);
+        state.http2 = http2;
     }
 
     /// Capacity for one of the connections that are kept open, if there are too few.
@@ -338,6 +368,12 @@ impl State {
         self.last_id
     }
 
+    /// The name had the address when the connection was made, and no longer has.
+    fn has_left(&self, peer: Option<SocketAddr>) -> bool {
+        let (Some(addresses), Some(peer)) = (&self.addresses, peer) else { return false };
+        !addresses.contains(&peer)
+    }
+
     fn take_stream(&mut self, limits: &PoolLimits) -> Option<(u64, http2::SendRequest<ForwardBody>)> {
         if self.http2.is_empty() {
             return None;
@@ -351,7 +387,7 @@ impl State {
                 && !limits.is_worn_out(connection.made, connection.requests, now)
         })?;
         connection.streams += 1;
-        connection.requests += 1;
+        connection.requests = connection.requests.saturating_add(1);
         Some((connection.id, connection.sender.clone()))
     }
 
@@ -451,8 +487,13 @@ impl Permit {
     }
 
     /// The first stream of the HTTP/2 connection that was opened; the others are for whoever comes.
-    pub(super) fn adopt(&self, sender: http2::SendRequest<ForwardBody>, streams_max: Arc<AtomicUsize>) -> Http2Lease {
-        self.pool.adopt(sender, streams_max)
+    pub(super) fn adopt(
+        &self,
+        sender: http2::SendRequest<ForwardBody>,
+        streams_max: Arc<AtomicUsize>,
+        peer: Option<SocketAddr>,
+    ) -> Http2Lease {
+        self.pool.adopt(sender, streams_max, peer)
     }
 
     /// A lease on the HTTP/1.1 connection that was opened.

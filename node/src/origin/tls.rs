@@ -9,11 +9,11 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::TlsConnector;
 
 use super::error::OriginsError;
-use crate::config::{Http2, OriginConfig};
+use crate::config::{CertificateFiles, Http2, OriginConfig};
 
 /// Sessions remembered for resumption, over all endpoints of an origin; the oldest is forgotten.
 pub const TLS_SESSIONS_MAX: usize = 256;
@@ -33,11 +33,19 @@ pub(super) fn connector(origin: &OriginConfig, system: &mut SystemRoots) -> Resu
         None => system.roots(&origin.name)?,
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|source| OriginsError::Tls { origin: origin.name.clone(), source })?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match &origin.tls_client {
+        None => config.with_no_client_auth(),
+        Some(files) => {
+            let (chain, key) = client_certificate(&origin.name, files)?;
+            config
+                .with_client_auth_cert(chain, key)
+                .map_err(|source| OriginsError::Tls { origin: origin.name.clone(), source })?
+        }
+    };
     config.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_MAX);
     config.alpn_protocols = match origin.http2 {
         Http2::Auto => vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()],
@@ -52,6 +60,26 @@ pub(super) fn server_name(origin: &OriginConfig, host: &str) -> Result<ServerNam
     let name = origin.tls_server_name.as_deref().unwrap_or(host);
     ServerName::try_from(name.to_owned())
         .map_err(|_| OriginsError::ServerName { origin: origin.name.clone(), name: name.to_owned() })
+}
+
+/// What the node shows of itself to an endpoint that asks for it (RFC 8446 §4.4.2).
+fn client_certificate(
+    origin: &str,
+    files: &CertificateFiles,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), OriginsError> {
+    let refused = |path: &Path, reason: String| OriginsError::ClientCertificate {
+        origin: origin.to_owned(),
+        path: path.display().to_string(),
+        reason,
+    };
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(&files.cert).and_then(|certificates| certificates.collect());
+    let chain = chain.map_err(|error| refused(&files.cert, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(refused(&files.cert, "there is no certificate in it".to_owned()));
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| refused(&files.key, error.to_string()))?;
+    Ok((chain, key))
 }
 
 fn roots_of_file(origin: &str, path: &Path) -> Result<RootCertStore, OriginsError> {

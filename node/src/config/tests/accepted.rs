@@ -55,6 +55,9 @@ pub(super) const EVERYTHING: &str = r#"
 data_dir = "../data"
 region = "eu"
 
+[resolver]
+servers = ["127.0.0.1:5353", "[::1]:53"]
+
 [listen]
 http = ["127.0.0.1:0", "[::1]:8080"]
 https = ["0.0.0.0:8443"]
@@ -98,7 +101,7 @@ access = { file = "access.log" }
 format = "json"
 
 [origins.api]
-endpoints = ["https://API.example.com", { url = "http://[::1]:81/", weight = 2, region = "eu", priority = 1 }]
+endpoints = ["https://API.example.com", { url = "http://[::1]:81/", weight = 2, region = "eu", priority = 1 }, { srv = "_API._tcp.example.com.", tls = true, region = "us", priority = 2 }]
 balance = "geographic"
 connections_min = 2
 connections_max = 8
@@ -115,6 +118,7 @@ queue_max = 0
 queue_timeout = "100ms"
 http2 = "always"
 tls_ca = "ca.pem"
+tls_client = { cert = "client.pem", key = "client-key.pem" }
 tls_server_name = "API.internal"
 host_header = "endpoint"
 [origins.api.health]
@@ -211,6 +215,12 @@ fn every_option_of_an_origin_arrives() {
     assert_eq!((origin.body_idle_timeout, origin.idle_timeout), (Duration::from_secs(20), Duration::from_secs(30)));
     assert_eq!((origin.queue_timeout, origin.http2), (Duration::from_millis(100), Http2::Always));
     assert_eq!(origin.tls_ca, Some("/etc/brim/ca.pem".into()));
+    let service =
+        ServiceConfig { name: "_api._tcp.example.com".into(), tls: true, region: Some("us".into()), priority: 2 };
+    assert_eq!(origin.services, [service]);
+    assert_eq!(origin.resolver, ["127.0.0.1:5353".parse().unwrap(), "[::1]:53".parse().unwrap()]);
+    let client = CertificateFiles { cert: "/etc/brim/client.pem".into(), key: "/etc/brim/client-key.pem".into() };
+    assert_eq!(origin.tls_client, Some(client));
     assert_eq!(origin.tls_server_name.as_deref(), Some("api.internal"));
     assert_eq!(origin.host_header, HostHeader::Endpoint);
     assert_eq!((origin.balance, origin.region.as_deref()), (Balance::Geographic, Some("eu")));

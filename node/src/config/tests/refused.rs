@@ -63,7 +63,7 @@ fn every_section_refuses_unknown_keys() {
     let rows = [
         (
             "colour = 1",
-            "colour: unknown key; known here: data_dir, region, origins, listen, tls, admin, store, plugins, log, sites",
+            "colour: unknown key; known here: data_dir, resolver, region, origins, listen, tls, admin, store, plugins, log, sites",
         ),
         ("[listen]\nhttps_port = 1", "listen.https_port: unknown key; known here: "),
         ("[tls]\ncertificate = 1", "tls.certificate: unknown key; did you mean `certificates`?"),

@@ -15,6 +15,12 @@ fn endpoints_are_scheme_host_and_port() {
         let config = good(&with_endpoints(&format!("[\"{text}\"]")));
         assert_eq!(config.origins["api"].endpoints[0].url.to_string(), shown);
     }
+    for name in ["api", "_api.example.com", "_api._tcp.", "_a b._tcp.example.com", "_._tcp.example.com"] {
+        let found = errors(&with_endpoints(&format!("[{{ srv = \"{name}\" }}]")));
+        assert!(found.len() == 1 && found[0].contains("is not the name of a service"), "{name}: {found:?}");
+    }
+    let found = errors(&with_endpoints("[{ srv = \"_a._tcp.b\", weight = 2 }]"));
+    assert!(found[0].contains("endpoints[0].weight: unknown key"), "{found:?}");
     let refused = [
         ("", "is not a URL such as \"http://127.0.0.1:8000\""),
         ("127.0.0.1:8000", "is not a URL such as \"http://127.0.0.1:8000\""),

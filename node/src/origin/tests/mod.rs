@@ -7,6 +7,7 @@ mod failures;
 mod health;
 mod http2;
 mod pool;
+mod resolving;
 mod stale;
 mod tls;
 
@@ -140,7 +141,10 @@ fn config(addresses: &[SocketAddr]) -> OriginConfig {
         queue_max: 100,
         queue_timeout: Duration::from_secs(5),
         http2: Http2::Auto,
+        services: Vec::new(),
+        resolver: Vec::new(),
         tls_ca: None,
+        tls_client: None,
         tls_server_name: None,
         host_header: HostHeader::Client,
         region: None,

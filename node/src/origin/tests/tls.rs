@@ -9,6 +9,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::super::{ErrorKind, OriginsError};
 use super::*;
+use crate::config::CertificateFiles;
 
 /// A certificate authority with its certificate in a file.
 pub(super) struct Authority {
@@ -44,6 +45,37 @@ impl Authority {
         self.dir.path().join("ca.pem")
     }
 
+    /// A certificate for a client, in files.
+    fn client(&self, name: &str) -> CertificateFiles {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let (cert, key_file) = (self.dir.path().join("client.pem"), self.dir.path().join("client-key.pem"));
+        std::fs::write(&cert, certificate.pem()).expect("a file");
+        std::fs::write(&key_file, key.serialize_pem()).expect("a file");
+        CertificateFiles { cert, key: key_file }
+    }
+
+    /// Admits clients alone that this authority has certified.
+    fn mutual_acceptor(&self, name: &str) -> TlsAcceptor {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("a root");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_client_cert_verifier(verifier.build().expect("a verifier"))
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a usable certificate");
+        TlsAcceptor::from(Arc::new(config))
+    }
+
     pub(super) fn acceptor(&self, name: &str, alpn: &[&[u8]]) -> TlsAcceptor {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
@@ -62,7 +94,10 @@ impl Authority {
 
     /// HTTP/1.1 over TLS, by hyper.
     pub(super) async fn server(&self, name: &str, alpn: &[&[u8]], _answer: &str) -> TlsServer {
-        let acceptor = self.acceptor(name, alpn);
+        Self::serve(self.acceptor(name, alpn)).await
+    }
+
+    async fn serve(acceptor: TlsAcceptor) -> TlsServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let server = TlsServer { address, accepted: Arc::default(), resumed: Arc::default() };
@@ -125,6 +160,26 @@ async fn a_certificate_for_another_name_is_refused_unless_that_name_is_asked_for
     let named =
         origin(OriginConfig { tls_server_name: Some("origin.test".to_owned()), ..tls_config(server.port(), &ca) });
     assert_eq!(text(named.send(get("/")).await.expect("an answer")).await, "ok");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_asks_for_a_certificate_gets_ours() {
+    let (ca, other) = (Authority::new(), Authority::new());
+    let server = Authority::serve(ca.mutual_acceptor("127.0.0.1")).await;
+    let shown = |files: Option<CertificateFiles>| OriginConfig { tls_client: files, ..tls_config(server.port(), &ca) };
+    let known = origin(shown(Some(ca.client("node.test"))));
+    assert_eq!(text(known.send(get("/")).await.expect("an answer")).await, "ok");
+    for files in [None, Some(other.client("node.test"))] {
+        // In TLS 1.3 the refusal comes after the handshake.
+        let error = refusal(&origin(shown(files)), get("/")).await;
+        assert_eq!(error.status().as_u16(), 502, "{error:?}");
+    }
+    let mixed = CertificateFiles { key: other.client("x").key, ..ca.client("y") };
+    let refused = Origins::new(&BTreeMap::from([("api".to_owned(), shown(Some(mixed)))]));
+    assert!(refused.is_err(), "the key of another certificate");
+    let absent = CertificateFiles { cert: "/nowhere/cert.pem".into(), key: "/nowhere/key.pem".into() };
+    let refused = Origins::new(&BTreeMap::from([("api".to_owned(), shown(Some(absent)))])).expect_err("no file");
+    assert!(refused.to_string().contains("/nowhere/cert.pem"), "{refused}");
 }
 
 #[tokio::test]
