@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::{Buf, Bytes, BytesMut};
+use hdrhistogram::Histogram;
 use http::{Request, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
@@ -23,13 +24,15 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::origin::CONTENT_BYTES;
 use crate::tls::SERVER_NAME;
 use crate::workload::{Protocol, Workload};
 
+/// All connections are there before the first request of a paced measurement.
+const PACED_START: Duration = Duration::from_millis(100);
 /// From connect to the end of the handshake.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// One request on a quiet server.
@@ -50,12 +53,16 @@ pub(crate) struct Target {
 impl Target {
     /// The path of the next request.
     fn path(&self) -> String {
-        if self.workload.is_hit() { "/1k".to_owned() } else { format!("/miss/{}", self.next.fetch_add(1, Relaxed)) }
+        if self.workload.is_unique() {
+            format!("/miss/{}", self.next.fetch_add(1, Relaxed))
+        } else {
+            self.workload.path().to_owned()
+        }
     }
 
-    /// Of a hit.
+    /// Where it is one URL.
     pub(crate) fn url(&self) -> String {
-        format!("{}://{}/1k", self.scheme(), self.address)
+        format!("{}://{}{}", self.scheme(), self.address, self.workload.path())
     }
 
     fn scheme(&self) -> &'static str {
@@ -110,6 +117,39 @@ pub(crate) async fn drive(target: &Target, time: Duration) -> anyhow::Result<u64
     }
 }
 
+/// Sends requests over HTTP/1.1 at a rate, on all connections of the workload in turn; returns how many microseconds each took, from
+/// its first byte to the last one of its answer. A connection that is still busy when it is its turn sends a little later.
+pub(crate) async fn paced(target: &Target, rate: f64, time: Duration) -> anyhow::Result<Histogram<u64>> {
+    let count = target.workload.connections();
+    let pause = Duration::from_secs_f64(count as f64 / rate);
+    let begin = Instant::now() + PACED_START;
+    let mut connections = JoinSet::new();
+    for n in 0..count {
+        let stream = timeout(CONNECT_MAX, connect(target)).await.context("connect: no answer")??;
+        let first = begin + pause.mul_f64(n as f64 / count as f64);
+        let target = target.clone();
+        connections.spawn(async move {
+            let mut connection = Http1::new(stream);
+            let request = http1_request(&target, &target.path());
+            let mut times = Histogram::new(3)?;
+            let mut next = first;
+            while next < begin + time {
+                tokio::time::sleep_until(next).await;
+                let began = Instant::now();
+                connection.exchange(&request).await?;
+                times.record(u64::try_from(began.elapsed().as_micros())?)?;
+                next = (next + pause).max(Instant::now());
+            }
+            anyhow::Ok(times)
+        });
+    }
+    let mut all = Histogram::new(3)?;
+    while let Some(times) = connections.join_next().await {
+        all.add(times??)?;
+    }
+    Ok(all)
+}
+
 /// TCP or TLS.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -128,12 +168,12 @@ async fn connect(target: &Target) -> anyhow::Result<AnyStream> {
 
 async fn keep_http1_busy(stream: AnyStream, target: Target, count: Arc<AtomicU64>) -> anyhow::Result<()> {
     let mut connection = Http1::new(stream);
-    let is_hit = target.workload.is_hit();
+    let is_unique = target.workload.is_unique();
     let mut request = http1_request(&target, &target.path());
     loop {
         connection.exchange(&request).await?;
         count.fetch_add(1, Relaxed);
-        if !is_hit {
+        if is_unique {
             request = http1_request(&target, &target.path());
         }
     }

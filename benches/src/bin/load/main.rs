@@ -10,6 +10,7 @@
 
 mod client;
 mod cpu;
+mod haproxy;
 mod measure;
 mod nginx;
 mod origin;
@@ -49,6 +50,9 @@ struct Args {
     /// Measure these beside the node, where they are installed
     #[arg(long, value_enum, value_delimiter = ',')]
     peers: Vec<Peer>,
+    /// Measure the times of `proxy` too: of all servers, and of the origin itself, at half the rate that the slowest server reached
+    #[arg(long)]
+    times: bool,
     /// What sends the requests
     #[arg(long, value_enum, default_value_t = ClientChoice::Auto)]
     client: ClientChoice,
@@ -57,11 +61,13 @@ struct Args {
     brim: Option<PathBuf>,
 }
 
-/// Another cache.
+/// Another server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Peer {
-    /// `proxy_cache` in memory
+    /// `proxy_cache` in memory; without it for the workload `proxy`
     Nginx,
+    /// For the workload `proxy` alone
+    Haproxy,
 }
 
 /// What sends the requests.
@@ -86,11 +92,17 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let cpus = cpu::Cpus::claim()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    let rows = runtime.block_on(async {
+    let (rows, times) = runtime.block_on(async {
         let mut bench = Bench::start(args, &cpus)?;
-        let rows = bench.run(args).await;
+        let measured = async {
+            let rows = bench.run(args).await?;
+            let times = if args.times { bench.times(args, &rows).await? } else { Vec::new() };
+            anyhow::Ok((rows, times))
+        };
+        let measured = measured.await;
         bench.stop();
-        rows
+        measured
     })?;
-    report::print(&rows, &cpus, args)
+    report::print(&rows, &cpus, args)?;
+    report::print_times(&times)
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use hdrhistogram::Histogram;
 use rustix::process::Pid;
 use tempfile::TempDir;
 
@@ -16,7 +17,7 @@ use crate::server::{Server, start_brim};
 use crate::tls::Certificate;
 use crate::tool::Generator;
 use crate::workload::Workload;
-use crate::{Args, Peer, nginx, report};
+use crate::{Args, Peer, haproxy, nginx, report};
 
 /// Requests before each measurement, always by the own client.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -50,6 +51,23 @@ pub(crate) struct Row {
     pub(crate) samples: Vec<Sample>,
 }
 
+impl Row {
+    /// Requests per second, the median of the rounds.
+    fn rate(&self) -> f64 {
+        let mut rates: Vec<f64> =
+            self.samples.iter().map(|sample| sample.requests as f64 / sample.time.as_secs_f64()).collect();
+        rates.sort_by(f64::total_cmp);
+        rates.get(rates.len() / 2).copied().unwrap_or(0.0)
+    }
+}
+
+/// How long the requests to one server took, in microseconds, round by round.
+pub(crate) struct Times {
+    pub(crate) server: &'static str,
+    pub(crate) rate: f64,
+    pub(crate) rounds: Vec<Histogram<u64>>,
+}
+
 /// Everything that runs.
 pub(crate) struct Bench {
     origin: Origin,
@@ -71,6 +89,7 @@ impl Bench {
         for peer in &args.peers {
             servers.push(match peer {
                 Peer::Nginx => nginx::start(&origin, &certificate, cpus)?,
+                Peer::Haproxy => haproxy::start(&origin, cpus)?,
             });
         }
         Ok(Self { origin, certificate, servers, next: Arc::default(), _folder: folder })
@@ -80,7 +99,7 @@ impl Bench {
     pub(crate) async fn run(&mut self, args: &Args) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
         for workload in &args.workload {
-            for server in &self.servers {
+            for server in self.servers.iter().filter(|server| server.serves(*workload)) {
                 let client = Generator::choose(args.client, *workload).name();
                 let (name, version) = (server.name, server.version.clone());
                 rows.push(Row { workload: *workload, server: name, version, client, samples: Vec::new() });
@@ -95,6 +114,28 @@ impl Bench {
             }
         }
         Ok(rows)
+    }
+
+    /// How long requests take that are forwarded, at half of what the slowest server can do.
+    pub(crate) async fn times(&mut self, args: &Args, rows: &[Row]) -> anyhow::Result<Vec<Times>> {
+        let rates = rows.iter().filter(|row| row.workload == Workload::Proxy).map(Row::rate);
+        let rate = rates.min_by(f64::total_cmp).context("--times needs the workload `proxy`")? / 2.0;
+        let targets = self.servers.iter().map(|server| (server.name, server.addresses.http1));
+        let targets: Vec<_> = std::iter::once(("(the origin itself)", self.origin.address)).chain(targets).collect();
+        let mut all: Vec<Times> = Vec::new();
+        for (server, _) in &targets {
+            all.push(Times { server, rate, rounds: Vec::new() });
+        }
+        for _ in 0..args.rounds {
+            for ((_, address), times) in targets.iter().zip(&mut all) {
+                let tls = self.certificate.client(Workload::Proxy.protocol())?;
+                let next = Arc::clone(&self.next);
+                let target = Target { workload: Workload::Proxy, address: *address, tls, next };
+                client::paced(&target, rate, WARM_UP).await?;
+                times.rounds.push(client::paced(&target, rate, Duration::from_secs(args.seconds)).await?);
+            }
+        }
+        Ok(all)
     }
 
     /// Stops the servers.
@@ -114,7 +155,8 @@ impl Bench {
         let asked_before = self.origin.requests();
         client::probe(&target).await.context("the first requests")?;
         let asked = self.origin.requests() - asked_before;
-        ensure!(asked <= 1, "what was just stored is not a hit: the origin was asked {asked} times for 2 requests");
+        let expected = if workload == Workload::Proxy { 2..=2 } else { 0..=if workload.is_hit() { 1 } else { 2 } };
+        ensure!(expected.contains(&asked), "the origin was asked {asked} times for 2 requests for one URL");
         client::drive(&target, WARM_UP).await.context("warm-up")?;
         quiet(process, &self.origin).await?;
 

@@ -1,18 +1,16 @@
 //! nginx as a peer, with the settings that were its fastest for small responses in memory.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::cpu::Cpus;
 use crate::origin::Origin;
-use crate::process::{Process, START_MAX};
-use crate::server::{Addresses, Server, installed, version_of};
+use crate::process::Process;
+use crate::server::{Addresses, Server, free_addresses, installed, version_of, wait_for};
 use crate::tls::Certificate;
 
 /// Files in memory, where Linux has them.
@@ -30,25 +28,10 @@ pub(crate) fn start(origin: &Origin, certificate: &Certificate, cpus: &Cpus) -> 
     let mut command = Command::new(&binary);
     command.arg("-p").arg(folder.path()).arg("-c").arg(&config).args(["-e", "stderr"]);
     let mut process = Process::start("nginx", &mut command, cpus)?;
-    let deadline = Instant::now() + START_MAX;
-    while TcpStream::connect(addresses.http1).is_err() {
-        process.check_running()?;
-        if Instant::now() > deadline {
-            bail!("nginx did not start within {START_MAX:?}");
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_for(&mut process, addresses.http1)?;
     let said = version_of(Command::new(&binary).arg("-v"))?;
     let version = said.trim_start_matches("nginx version: ").to_owned();
-    Ok(Server { name: "nginx", version, addresses, process, _folder: folder })
-}
-
-/// nginx does not say which port it was given, so it is told some that were free a moment ago.
-fn free_addresses() -> anyhow::Result<Addresses> {
-    let bind = || TcpListener::bind(("127.0.0.1", 0)).context("find a free port");
-    let held = [bind()?, bind()?, bind()?];
-    let [http1, http2, tls] = held.each_ref().map(TcpListener::local_addr);
-    Ok(Addresses { http1: http1?, http2: http2?, tls: tls? })
+    Ok(Server { name: "nginx", caches: true, version, addresses, process, _folder: folder })
 }
 
 fn text(folder: &Path, addresses: &Addresses, origin: &Origin, certificate: &Certificate) -> String {
@@ -85,6 +68,12 @@ http {{
             proxy_cache cache;
             proxy_cache_key $scheme$http_host$request_uri;
             add_header X-Cache $upstream_cache_status;
+        }}
+        location /pass/ {{
+            proxy_pass http://origin;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
         }}
     }}
 }}

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::Args;
 use crate::cpu::Cpus;
-use crate::measure::{Row, Sample};
+use crate::measure::{Row, Sample, Times};
 
 /// One measurement, as soon as it is made.
 pub(crate) fn progress(round: u32, row: &Row, sample: &Sample) -> io::Result<()> {
@@ -40,6 +40,28 @@ pub(crate) fn print(rows: &[Row], cpus: &Cpus, args: &Args) -> anyhow::Result<()
         let cost = spread(&row.samples, 2, cost_us);
         let (rate, share) = (spread(&row.samples, 0, rate), spread(&row.samples, 0, share_percent));
         writeln!(out, "| {name} | {server} | {client} | {cost} | {rate} | {share} % |")?;
+    }
+    Ok(())
+}
+
+/// The table of times.
+pub(crate) fn print_times(all: &[Times]) -> anyhow::Result<()> {
+    let Some(first) = all.first() else { return Ok(()) };
+    let mut out = io::stdout().lock();
+    writeln!(out, "\nForwarded requests at {:.0}/s; median of the rounds [min-max], µs:\n", first.rate)?;
+    writeln!(out, "| server | p50 | p90 | p99 |\n|---|---|---|---|")?;
+    for times in all {
+        let figure = |quantile: f64| {
+            let mut figures: Vec<f64> =
+                times.rounds.iter().map(|round| round.value_at_quantile(quantile) as f64).collect();
+            figures.sort_by(f64::total_cmp);
+            match figures.as_slice() {
+                [] => "-".to_owned(),
+                [least, .., most] => format!("{:.0} [{least:.0}-{most:.0}]", median(&figures)),
+                [one] => format!("{one:.0}"),
+            }
+        };
+        writeln!(out, "| {} | {} | {} | {} |", times.server, figure(0.5), figure(0.9), figure(0.99))?;
     }
     Ok(())
 }

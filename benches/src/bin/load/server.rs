@@ -1,22 +1,26 @@
 //! The servers that are measured, and where they listen.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::cpu::Cpus;
 use crate::origin::Origin;
-use crate::process::Process;
+use crate::process::{Process, START_MAX};
 use crate::tls::Certificate;
 use crate::workload::{Protocol, Workload};
 
 /// A running server.
 pub(crate) struct Server {
     pub(crate) name: &'static str,
+    /// It has a cache.
+    pub(crate) caches: bool,
     /// What it says it is.
     pub(crate) version: String,
     pub(crate) addresses: Addresses,
@@ -31,6 +35,33 @@ pub(crate) struct Addresses {
     pub(crate) http1: SocketAddr,
     pub(crate) http2: SocketAddr,
     pub(crate) tls: SocketAddr,
+}
+
+impl Server {
+    pub(crate) fn serves(&self, workload: Workload) -> bool {
+        self.caches || workload == Workload::Proxy
+    }
+}
+
+/// Most servers do not say which port they were given, so they are told some that were free a moment ago.
+pub(crate) fn free_addresses() -> anyhow::Result<Addresses> {
+    let bind = || TcpListener::bind(("127.0.0.1", 0)).context("find a free port");
+    let held = [bind()?, bind()?, bind()?];
+    let [http1, http2, tls] = held.each_ref().map(TcpListener::local_addr);
+    Ok(Addresses { http1: http1?, http2: http2?, tls: tls? })
+}
+
+/// Waits until somebody listens there.
+pub(crate) fn wait_for(process: &mut Process, address: SocketAddr) -> anyhow::Result<()> {
+    let deadline = Instant::now() + START_MAX;
+    while TcpStream::connect(address).is_err() {
+        process.check_running()?;
+        if Instant::now() > deadline {
+            bail!("the server did not start within {START_MAX:?}");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 impl Addresses {
@@ -60,7 +91,7 @@ pub(crate) fn start_brim(
     let (http, https) = process.wait_for_line(listening)?;
     let addresses = Addresses { http1: http, http2: http, tls: https };
     let version = version_of(Command::new(binary).arg("--version"))?;
-    Ok(Server { name: "brim", version, addresses, process, _folder: folder })
+    Ok(Server { name: "brim", caches: true, version, addresses, process, _folder: folder })
 }
 
 fn brim_config(folder: &Path, origin: &Origin, certificate: &Certificate) -> String {
@@ -87,6 +118,10 @@ hosts = ["*"]
 [[sites.routes]]
 path = "/"
 origin = "origin"
+[[sites.routes]]
+path = "/pass"
+origin = "origin"
+cache = "off"
 "#,
         data = folder.join("data").display(),
         cert = certificate.cert.display(),

@@ -30,7 +30,7 @@ pub(crate) enum Generator {
 impl Generator {
     /// The best there is. URLs that are all different are the own client's: the tools cannot count.
     pub(crate) fn choose(choice: ClientChoice, workload: Workload) -> Self {
-        let tool = match (choice, workload.is_hit(), workload.protocol()) {
+        let tool = match (choice, !workload.is_unique(), workload.protocol()) {
             (ClientChoice::Own, _, _) | (_, false, _) => None,
             (ClientChoice::Auto, true, Protocol::Http1) => installed("wrk").map(Self::Wrk),
             (ClientChoice::Auto, true, Protocol::Http2) => installed("h2load").map(Self::H2load),

@@ -20,6 +20,9 @@ pub(crate) enum Workload {
     /// Unique URLs over HTTP/1.1: forwarded and stored
     #[value(name = "miss")]
     Miss,
+    /// One URL past the cache over HTTP/1.1: forwarded and not stored
+    #[value(name = "proxy")]
+    Proxy,
 }
 
 /// The version of HTTP that the client speaks.
@@ -31,7 +34,7 @@ pub(crate) enum Protocol {
 
 impl Workload {
     /// In the order of the report.
-    pub(crate) const ALL: [Self; 5] = [Self::H1, Self::H2, Self::TlsH1, Self::TlsH2, Self::Miss];
+    pub(crate) const ALL: [Self; 6] = [Self::H1, Self::H2, Self::TlsH1, Self::TlsH2, Self::Miss, Self::Proxy];
 
     /// As on the command line.
     pub(crate) fn name(self) -> &'static str {
@@ -41,12 +44,13 @@ impl Workload {
             Self::TlsH1 => "tls-h1-1k",
             Self::TlsH2 => "h2tls-1k",
             Self::Miss => "miss",
+            Self::Proxy => "proxy",
         }
     }
 
     pub(crate) fn protocol(self) -> Protocol {
         match self {
-            Self::H1 | Self::TlsH1 | Self::Miss => Protocol::Http1,
+            Self::H1 | Self::TlsH1 | Self::Miss | Self::Proxy => Protocol::Http1,
             Self::H2 | Self::TlsH2 => Protocol::Http2,
         }
     }
@@ -54,12 +58,23 @@ impl Workload {
     pub(crate) fn is_tls(self) -> bool {
         match self {
             Self::TlsH1 | Self::TlsH2 => true,
-            Self::H1 | Self::H2 | Self::Miss => false,
+            Self::H1 | Self::H2 | Self::Miss | Self::Proxy => false,
         }
     }
 
+    /// Answered without asking the origin.
     pub(crate) fn is_hit(self) -> bool {
-        self != Self::Miss
+        !matches!(self, Self::Miss | Self::Proxy)
+    }
+
+    /// Every request is for another URL.
+    pub(crate) fn is_unique(self) -> bool {
+        self == Self::Miss
+    }
+
+    /// What is asked for, where it is one URL.
+    pub(crate) fn path(self) -> &'static str {
+        if self == Self::Proxy { "/pass/1k" } else { "/1k" }
     }
 
     /// Connections that are kept busy.
