@@ -126,6 +126,9 @@ pub(crate) fn tell_metrics(shared: &Arc<Shared>) {
         tell_plugins(&shared, scrape);
         for origin in shared.cache.snapshot.load().origins.snapshot() {
             tell_attempts(&origin.name, &origin.attempts, scrape);
+            if let Some(limit) = origin.requests_limit {
+                scrape.set(Family::OriginRequestsLimit, &[&origin.name], limit);
+            }
             for endpoint in &origin.endpoints {
                 tell_endpoint(&origin.name, endpoint, scrape);
             }

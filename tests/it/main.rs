@@ -14,6 +14,7 @@ mod methods;
 mod model;
 mod operating;
 mod origins;
+mod overload;
 mod partial;
 mod plugins;
 mod purging;

@@ -7,6 +7,7 @@
 //!
 //! Not here: which peers are trusted (configuration).
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -134,38 +135,40 @@ pub fn set_forwarded(headers: &mut HeaderMap, facts: &ForwardedFacts<'_>, trust:
 
 /// RFC 7239 §4: values that are no tokens are quoted, IPv6 addresses are in brackets (§6).
 fn forwarded_element(facts: &ForwardedFacts<'_>) -> String {
-    let mut element = String::with_capacity(64 + facts.authority.len());
-    let client = match facts.client {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
+    let mut element = String::with_capacity(96 + facts.authority.len());
+    // A `String` takes everything.
+    let _ = match facts.client {
+        IpAddr::V4(address) => write!(element, "for={address}"),
+        IpAddr::V6(address) => write!(element, "for=\"[{address}]\""),
     };
-    for (name, value) in [("for", &*client), ("host", facts.authority), ("proto", facts.scheme)] {
-        let separator = if element.is_empty() { "" } else { ";" };
-        let quoted = if is_token(value.as_bytes()) { value.to_owned() } else { format!("\"{}\"", escaped(value)) };
-        // A `String` takes everything.
-        let _ = write!(element, "{separator}{name}={quoted}");
+    for (name, value) in [(";host=", facts.authority), (";proto=", facts.scheme)] {
+        element.push_str(name);
+        if is_token(value.as_bytes()) {
+            element.push_str(value);
+        } else {
+            element.push('"');
+            element.push_str(&escaped(value));
+            element.push('"');
+        }
     }
     element
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"")
+fn escaped(text: &str) -> Cow<'_, str> {
+    if text.contains(['\\', '"']) { text.replace('\\', "\\\\").replace('"', "\\\"").into() } else { text.into() }
 }
 
 /// Removes [`OVERRIDE_FIELDS`], but for those that are part of the cache key.
 pub fn strip_override_fields(headers: &mut HeaderMap, keyed: &[HeaderName]) {
-    for name in OVERRIDE_FIELDS {
-        if headers.contains_key(*name) && !keyed.iter().any(|keyed| keyed == name) {
-            headers.remove(*name);
-        }
-    }
     // CGI, WSGI and their like make one variable of `X_Host` and `X-Host`.
-    let disguised: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().contains('_') && !keyed.contains(name) && is_disguised(name.as_str(), keyed))
-        .cloned()
-        .collect();
-    for name in disguised {
+    let is_override = |name: &HeaderName| {
+        let text = name.as_str();
+        let is_named = OVERRIDE_FIELDS.contains(&text) || (text.contains('_') && is_disguised(text, keyed));
+        is_named && !keyed.contains(name)
+    };
+    // A pass over the few fields that there are, instead of looking for each of the names.
+    let overriding: Vec<HeaderName> = headers.keys().filter(|name| is_override(name)).cloned().collect();
+    for name in overriding {
         headers.remove(name);
     }
 }

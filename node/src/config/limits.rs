@@ -135,6 +135,8 @@ pub const EJECTION_SHARE_MAX: Limit<u32> = limit(50, 0, 100);
 pub const EJECTION_INTERVAL: Limit<Duration> = limit(seconds(10), ms(100), hours(1));
 /// `origins.<name>.deadline`: from the beginning of a forward to the head of the response, over all attempts; absent = none.
 pub const DEADLINE: Limit<Duration> = limit(seconds(60), ms(1), seconds(600));
+/// `origins.<name>.requests_max`: requests that an origin is given at a time; 0 = no bound but those of its connections.
+pub const REQUESTS_MAX: Limit<usize> = limit(0, 0, 1_000_000);
 /// `origins.<name>.retries.max`: further endpoints that a request may go to.
 pub const RETRIES_MAX: Limit<usize> = limit(3, 0, 10);
 /// `origins.<name>.retries.budget`: percentage of the requests that may be repeated.

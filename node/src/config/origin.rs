@@ -71,6 +71,10 @@ pub struct OriginConfig {
     pub deadline: Option<Duration>,
     /// When a request goes to a further endpoint.
     pub retries: RetryConfig,
+    /// Requests that it is given at a time; 0: no bound but those of its connections.
+    pub requests_max: usize,
+    /// Finds that number by itself.
+    pub adaptive_concurrency: bool,
 }
 
 /// `[origins.<name>.retries]`
@@ -300,6 +304,8 @@ fn origin(name: &str, section: Section<'_>, common: &Common<'_>) -> OriginConfig
         slow_start: section.duration("slow_start", &limits::SLOW_START),
         deadline: section.optional_duration("deadline", &limits::DEADLINE),
         retries: retries(section.section("retries")),
+        requests_max: section.count("requests_max", &limits::REQUESTS_MAX),
+        adaptive_concurrency: section.flag("adaptive_concurrency", false),
     };
     if config.connections_min > config.connections_max {
         section.report("connections_min", format!("{} is more than connections_max", config.connections_min));

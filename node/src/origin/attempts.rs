@@ -186,14 +186,16 @@ impl Origin {
                 _ => rules.response_timeout,
             };
             tried.push(place);
-            let began = Instant::now();
+            let began = rules.times.as_ref().map(|_| Instant::now());
             let answer = match rules.hedge_after(&request) {
                 Some(after) if !is_last => self.hedged(&group, place, request, limit, after, &mut tried).await,
                 _ => group.endpoints()[place].send(request, limit).await,
             };
             let (outcome, next, why) = match answer {
                 Ok(forwarded) => {
-                    rules.answered(began.elapsed());
+                    if let Some(began) = began {
+                        rules.answered(began.elapsed());
+                    }
                     let status = forwarded.response.status().as_u16();
                     if !rules.config.statuses.iter().any(|range| range.contains(&status)) {
                         return Ok(settled(forwarded));

@@ -19,10 +19,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::concurrency::Ticket;
 use super::endpoint::Endpoint;
 use super::error::{BodyError, BoxError};
 use super::expectation::Expectation;
-use super::health::Verdict;
 use super::load::InFlight;
 use super::pool::{Http1Lease, Http2Lease};
 
@@ -228,6 +228,7 @@ pub struct OriginBody {
     endpoint: Arc<Endpoint>,
     /// Until the end of the content.
     in_flight: Option<InFlight>,
+    ticket: Option<Ticket>,
     wait: ChunkWait,
     failed: bool,
 }
@@ -244,7 +245,8 @@ impl std::fmt::Debug for OriginBody {
 impl OriginBody {
     pub(super) fn new(incoming: Incoming, lease: Lease, endpoint: Arc<Endpoint>) -> Self {
         let wait = ChunkWait { limit: endpoint.body_idle_timeout(), timer: None, is_waiting: false };
-        let mut body = Self { incoming, lease: Some(lease), endpoint, in_flight: None, wait, failed: false };
+        let mut body =
+            Self { incoming, lease: Some(lease), endpoint, in_flight: None, ticket: None, wait, failed: false };
         body.finish_at_end();
         body
     }
@@ -255,6 +257,11 @@ impl OriginBody {
         if self.lease.is_none() {
             self.finish();
         }
+    }
+
+    /// It counts for its origin's bound as long as there is something to read.
+    pub(super) fn holds(&mut self, ticket: Option<Ticket>) {
+        self.ticket = ticket.filter(|_| self.lease.is_some());
     }
 
     /// Gives the connection back as soon as the framing says that nothing follows, not when the reader asks once more.
@@ -268,6 +275,7 @@ impl OriginBody {
         if let Some(in_flight) = self.in_flight.take() {
             in_flight.end_well();
         }
+        self.ticket = None;
         if let Some(lease) = self.lease.take() {
             lease.finish();
         }
@@ -275,8 +283,8 @@ impl OriginBody {
 
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.failed = true;
-        (self.lease, self.in_flight) = (None, None);
-        self.endpoint.health().note(Verdict::Bad, Instant::now());
+        (self.lease, self.in_flight, self.ticket) = (None, None, None);
+        self.endpoint.health().note_bad(Instant::now());
         self.endpoint.stats().count_error(error.kind());
         Poll::Ready(Some(Err(error)))
     }

@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use super::balance::Candidate;
 use super::body::{ForwardBody, Lease, OriginBody, UploadProgress};
 use super::error::{ForwardError, OriginsError};
-use super::health::{Ejections, Health, HealthSnapshot, Verdict};
+use super::health::{Ejections, Health, HealthSnapshot};
 use super::load::{InFlight, Load};
 use super::pool::{Grant, NoConnection, Pool, PoolCounts, PoolLimits, Want};
 use super::resolve::{ADDRESSES_MAX, Addresses, Resolver};
@@ -121,11 +121,8 @@ pub struct EndpointSnapshot {
 const WARMING_PAUSE: Duration = Duration::from_secs(1);
 
 /// 502, 503 and 504 are what something before the application says when it is not there. Any other status is the application's own.
-fn verdict_of_status(status: StatusCode) -> Verdict {
-    match status {
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Verdict::Bad,
-        _ => Verdict::Good,
-    }
+fn speaks_against(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
 /// A request that got no response head, and the request itself if none of it was sent.
@@ -393,7 +390,7 @@ impl Endpoint {
             Ok(_) => {}
             Err(failed) if failed.error.is_of_endpoint() => {
                 self.load.failed(now - began, now);
-                self.health.note(Verdict::Bad, now);
+                self.health.note_bad(now);
             }
             Err(_) => {}
         }
@@ -414,7 +411,9 @@ impl Endpoint {
             };
             match self.exchange(lease, reused, request, limit).await {
                 Ok(mut forwarded) => {
-                    in_flight.answered(verdict_of_status(forwarded.response.status()));
+                    if speaks_against(forwarded.response.status()) {
+                        in_flight.answered_badly();
+                    }
                     forwarded.response.body_mut().counts_as(in_flight);
                     return Ok(forwarded);
                 }

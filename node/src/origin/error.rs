@@ -138,6 +138,14 @@ pub enum ForwardError {
         /// The limit that was reached.
         limit: Duration,
     },
+    /// The origin has as many requests as it is given at a time.
+    #[error("origin {origin}: {limit} requests are under way")]
+    Overloaded {
+        /// The name of the origin.
+        origin: String,
+        /// The limit that was reached.
+        limit: usize,
+    },
     /// All attempts together took longer than `deadline`.
     #[error("origin {origin}: no response head within {limit:?}")]
     Deadline {
@@ -190,6 +198,7 @@ pub enum ErrorKind {
     RequestBody,
     ResponseTimeout,
     Deadline,
+    Overloaded,
     BadResponse,
     UnexpectedUpgrade,
     BodyCut,
@@ -198,7 +207,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NoEndpoint,
         Self::Dns,
         Self::ConnectRefused,
@@ -214,6 +223,7 @@ impl ErrorKind {
         Self::RequestBody,
         Self::ResponseTimeout,
         Self::Deadline,
+        Self::Overloaded,
         Self::BadResponse,
         Self::UnexpectedUpgrade,
         Self::BodyCut,
@@ -238,6 +248,7 @@ impl ErrorKind {
             Self::RequestBody => "request-body",
             Self::ResponseTimeout => "response-timeout",
             Self::Deadline => "deadline",
+            Self::Overloaded => "overloaded",
             Self::BadResponse => "bad-response",
             Self::UnexpectedUpgrade => "unexpected-upgrade",
             Self::BodyCut => "body-cut",
@@ -265,6 +276,7 @@ impl ForwardError {
             Self::RequestBody { .. } => ErrorKind::RequestBody,
             Self::ResponseTimeout { .. } => ErrorKind::ResponseTimeout,
             Self::Deadline { .. } => ErrorKind::Deadline,
+            Self::Overloaded { .. } => ErrorKind::Overloaded,
             Self::BadResponse { .. } | Self::TooManyFields { .. } => ErrorKind::BadResponse,
             Self::UnexpectedUpgrade { .. } => ErrorKind::UnexpectedUpgrade,
         }
@@ -281,6 +293,7 @@ impl ForwardError {
             | ErrorKind::Tls
             | ErrorKind::QueueFull
             | ErrorKind::QueueTimeout
+            | ErrorKind::Overloaded
             | ErrorKind::NotSent => true,
             ErrorKind::Unsendable
             | ErrorKind::ClosedEarly
@@ -314,6 +327,7 @@ impl ForwardError {
             self.kind(),
             ErrorKind::NoEndpoint
                 | ErrorKind::Deadline
+                | ErrorKind::Overloaded
                 | ErrorKind::QueueFull
                 | ErrorKind::QueueTimeout
                 | ErrorKind::Unsendable
@@ -330,7 +344,7 @@ impl ForwardError {
             | Self::WriteStalled { .. }
             | Self::ResponseTimeout { .. }
             | Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::NoEndpoint { .. } | Self::QueueFull { .. } | Self::QueueTimeout { .. } => {
+            Self::NoEndpoint { .. } | Self::QueueFull { .. } | Self::QueueTimeout { .. } | Self::Overloaded { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Unsendable { .. } | Self::RequestBody { .. } => StatusCode::BAD_REQUEST,

@@ -50,15 +50,14 @@ impl Group {
         tried: &[usize],
         affinity: Option<u64>,
     ) -> Option<usize> {
+        if let [only] = &*self.endpoints {
+            let is_open = tried.is_empty() && !only.health().is_draining();
+            return is_open.then_some(0);
+        }
         let now = Instant::now();
         let health = |place: &usize| self.endpoints[*place].health();
         let is_open = |place: usize| !tried.contains(&place);
-        let balance = |eligible: &dyn Fn(usize) -> bool| {
-            if self.endpoints.len() == 1 {
-                return eligible(0).then_some(0);
-            }
-            balancer.lock().choose(&self.endpoints, affinity, eligible)
-        };
+        let balance = |eligible: &dyn Fn(usize) -> bool| balancer.lock().choose(&self.endpoints, affinity, eligible);
         for tier in &self.tiers {
             let usable = Places::of(tier.iter().copied().filter(|place| health(place).is_usable(now)));
             let in_service = || tier.iter().filter(|place| !health(place).is_draining()).count();

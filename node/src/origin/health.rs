@@ -29,14 +29,6 @@ const RATE_ENDPOINTS_MIN: usize = 3;
 const RATE_DEVIATIONS: f64 = 1.9;
 const RATE_DISTANCE_MIN: f64 = 0.1;
 
-/// What a request says of its endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Good,
-    /// Not reached, no usable response, or 502, 503 or 504.
-    Bad,
-}
-
 /// Why an endpoint gets no requests, or that it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointState {
@@ -199,23 +191,21 @@ impl Health {
         }
     }
 
-    /// What a request met.
-    pub(super) fn note(&self, verdict: Verdict, now: Instant) {
-        match verdict {
-            Verdict::Good => {
-                self.good.fetch_add(1, Ordering::Relaxed);
-                if self.errors_in_a_row.load(Ordering::Relaxed) > 0 {
-                    self.errors_in_a_row.store(0, Ordering::Relaxed);
-                }
-            }
-            Verdict::Bad => {
-                self.bad.fetch_add(1, Ordering::Relaxed);
-                let errors = self.errors_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
-                let errors_max = self.siblings.config.consecutive_errors;
-                if errors_max > 0 && errors >= errors_max {
-                    self.eject(format!("{errors} requests in a row failed"), now);
-                }
-            }
+    /// A request went well to its end.
+    pub(super) fn note_good(&self) {
+        self.good.fetch_add(1, Ordering::Relaxed);
+        if self.errors_in_a_row.load(Ordering::Relaxed) > 0 {
+            self.errors_in_a_row.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A request met what speaks against the endpoint.
+    pub(super) fn note_bad(&self, now: Instant) {
+        self.bad.fetch_add(1, Ordering::Relaxed);
+        let errors = self.errors_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
+        let errors_max = self.siblings.config.consecutive_errors;
+        if errors_max > 0 && errors >= errors_max {
+            self.eject(format!("{errors} requests in a row failed"), now);
         }
     }
 
@@ -370,7 +360,7 @@ mod tests {
     }
 
     fn fail(health: &Health, times: u32, now: Instant) {
-        (0..times).for_each(|_| health.note(Verdict::Bad, now));
+        (0..times).for_each(|_| health.note_bad(now));
     }
 
     #[test]
@@ -378,7 +368,7 @@ mod tests {
         let (all, start) = (endpoints(2), Instant::now());
         let one = &all[0];
         fail(one, 2, start);
-        one.note(Verdict::Good, start);
+        one.note_good();
         fail(one, 2, start);
         assert!(one.is_usable(start), "not in a row");
         fail(one, 1, start);
@@ -470,7 +460,7 @@ mod tests {
             let (all, now) = (endpoints(4), Instant::now());
             for (health, failures) in all.iter().zip(failures) {
                 for n in 0..100 {
-                    health.note(if n % 2 == 0 && n / 2 < failures { Verdict::Bad } else { Verdict::Good }, now);
+                    if n % 2 == 0 && n / 2 < failures { health.note_bad(now) } else { health.note_good() }
                 }
             }
             eject_outliers(all.iter(), now);
@@ -479,8 +469,8 @@ mod tests {
         }
         // Few requests say little.
         let (all, now) = (endpoints(4), Instant::now());
-        all.iter().for_each(|health| (0..20).for_each(|_| health.note(Verdict::Good, now)));
-        (0..20).for_each(|n| all[0].note(if n % 2 == 0 { Verdict::Bad } else { Verdict::Good }, now));
+        all.iter().for_each(|health| (0..20).for_each(|_| health.note_good()));
+        (0..20).for_each(|n| if n % 2 == 0 { all[0].note_bad(now) } else { all[0].note_good() });
         eject_outliers(all.iter(), now);
         assert!(all[0].is_usable(now));
     }

@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
-use super::health::Verdict;
 
 /// After so long without a worse one an answer's time counts for a little more than a third (1/e).
 const LATENCY_DECAY: Duration = Duration::from_secs(10);
@@ -100,18 +99,16 @@ impl InFlight {
         Self { endpoint: Arc::clone(endpoint), is_bad: false }
     }
 
-    /// What the head of the response says of the endpoint. A bad one counts at once, a good one at the end of the content.
-    pub(super) fn answered(&mut self, verdict: Verdict) {
-        self.is_bad = verdict == Verdict::Bad;
-        if self.is_bad {
-            self.endpoint.health().note(verdict, Instant::now());
-        }
+    /// The head of the response speaks against the endpoint: that counts at once. A good one does at the end of the content.
+    pub(super) fn answered_badly(&mut self) {
+        self.is_bad = true;
+        self.endpoint.health().note_bad(Instant::now());
     }
 
     /// The content has been read to its clean end.
     pub(super) fn end_well(self) {
         if !self.is_bad {
-            self.endpoint.health().note(Verdict::Good, Instant::now());
+            self.endpoint.health().note_good();
         }
     }
 }

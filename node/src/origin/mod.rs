@@ -19,6 +19,7 @@ mod attempts;
 mod balance;
 mod body;
 mod check;
+mod concurrency;
 mod connect;
 mod discovery;
 mod endpoint;
@@ -62,6 +63,7 @@ pub use tls::TLS_SESSIONS_MAX;
 use crate::config::OriginConfig;
 use attempts::Attempts;
 use balance::Balancer;
+use concurrency::Concurrency;
 use discovery::{Connector, Discovery, Maker};
 use group::Group;
 use health::{Ejections, eject_outliers};
@@ -90,6 +92,7 @@ pub struct Origin {
     attempts: Attempts,
     /// From the beginning to the head of the response, over all attempts.
     deadline: Option<Duration>,
+    concurrency: Option<Arc<Concurrency>>,
 }
 
 /// When the success rates of the endpoints are compared.
@@ -114,6 +117,8 @@ pub struct OriginSnapshot {
     pub discovery_failures: Vec<String>,
     /// Requests that went to a further endpoint.
     pub attempts: AttemptCounts,
+    /// Requests that it is given at a time, if that has a bound.
+    pub requests_limit: Option<usize>,
 }
 
 /// The head of an origin's response, its content still arriving, and where it comes from.
@@ -219,6 +224,7 @@ impl Origin {
             rates: config.ejection.outliers.then_some(rates),
             attempts: Attempts::new(&config.retries, config.response_timeout),
             deadline: config.deadline,
+            concurrency: Concurrency::of(config),
         })
     }
 
@@ -253,6 +259,7 @@ impl Origin {
             endpoints: self.group.load().endpoints().iter().map(|endpoint| endpoint.snapshot()).collect(),
             discovery_failures: self.discovery.failures(),
             attempts: self.attempts.counts(),
+            requests_limit: self.concurrency.as_ref().map(|bound| bound.limit()),
         }
     }
 
@@ -261,9 +268,24 @@ impl Origin {
     /// The target may be in any form; `Host` counts before the authority of the target. Cancel safe: dropping the future gives
     /// back whatever it held, see [`Endpoint`].
     pub async fn send(&self, request: Request<ForwardBody>) -> Result<ForwardedResponse, ForwardError> {
-        let Some(limit) = self.deadline else { return self.attempt(request).await };
-        let in_time = timeout(limit, self.attempt(request)).await;
-        in_time.unwrap_or_else(|_| Err(ForwardError::Deadline { origin: self.name.clone(), limit }))
+        let overloaded = |limit| ForwardError::Overloaded { origin: self.name.clone(), limit };
+        let ticket = match &self.concurrency {
+            None => None,
+            Some(bound) => Some(bound.enter().ok_or_else(|| overloaded(bound.limit()))?),
+        };
+        let began = self.concurrency.as_ref().map(|_| Instant::now());
+        let mut forwarded = match self.deadline {
+            None => self.attempt(request).await?,
+            Some(limit) => {
+                let late = |_| ForwardError::Deadline { origin: self.name.clone(), limit };
+                timeout(limit, self.attempt(request)).await.map_err(late)??
+            }
+        };
+        if let (Some(bound), Some(began)) = (&self.concurrency, began) {
+            bound.answered(began.elapsed());
+            forwarded.response.body_mut().holds(ticket);
+        }
+        Ok(forwarded)
     }
 
     fn choose(&self, group: &Group, tried: &[usize], affinity: Option<u64>) -> Option<usize> {

@@ -1,7 +1,8 @@
 //! Fill: one fetch in a task of its own, from the forward request to the stored response.
 //!
 //! Always true:
-//! - The task outlives the client that caused it, so a client that leaves takes nothing from those who wait.
+//! - The task outlives the client that caused it, so a client that leaves takes nothing from those who wait. If nobody does, and no
+//!   head has come, it ends.
 //! - The purge position is read before the request leaves: a purge that comes later finds this response too old.
 //! - Waiters learn the outcome before the first byte of content is read.
 //! - An answer that is none to what was asked (a 304 about something else, another part) is not used: the whole is fetched.
@@ -10,6 +11,7 @@
 //! Not here: who waits (`collapse`), what becomes of the response in the store (`entry`).
 
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 
 use brim_semantics::{PurgeState, Refusal};
@@ -77,14 +79,15 @@ impl Fetch {
         report
     }
 
-    async fn run(mut self, reply: oneshot::Sender<FetchReport>) {
+    async fn run(mut self, mut reply: oneshot::Sender<FetchReport>) {
         let cache = self.entry.cache.clone();
         let fetched_at = cache.store.position();
         self.drop_purged();
         let request_time = cache.clock.now();
-        let forwarded = match self.send(fetched_at).await {
-            Ok(forwarded) => forwarded,
-            Err(error) => return self.fail(reply, Arc::new(error)),
+        let forwarded = match self.send_while_wanted(fetched_at, &mut reply).await {
+            Some(Ok(forwarded)) => forwarded,
+            Some(Err(error)) => return self.fail(reply, Arc::new(error)),
+            None => return,
         };
         let times = Times { request: request_time, response: cache.clock.now(), fetched_at };
         let (status, endpoint) = (forwarded.response.status(), Some(forwarded.endpoint));
@@ -132,6 +135,30 @@ impl Fetch {
         let headers = self.request.headers_mut();
         forward::remove_conditions(headers);
         self.ask.write_to(headers, &self.entry.inbound_headers);
+    }
+
+    /// Sends the request. `None`: its client left before there was a head, and nobody else waits for it.
+    async fn send_while_wanted(
+        &mut self,
+        fetched_at: Position,
+        reply: &mut oneshot::Sender<FetchReport>,
+    ) -> Option<Result<ForwardedResponse, ForwardError>> {
+        let has_client = !self.is_background;
+        let permit = self.permit.take();
+        let answer = {
+            let mut sending = pin!(self.send(fetched_at));
+            tokio::select! {
+                biased;
+                answer = &mut sending => Some(answer),
+                () = reply.closed(), if has_client => {
+                    // Who joins in this moment is told that the fetch was abandoned, and fetches.
+                    let is_wanted = permit.as_ref().is_some_and(FillPermit::has_waiters);
+                    if is_wanted { Some(sending.await) } else { None }
+                }
+            }
+        };
+        self.permit = permit;
+        answer
     }
 
     /// Sends the request; once more and without conditions where the answer is of no use: for the whole where it is none to what

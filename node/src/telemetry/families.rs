@@ -139,6 +139,7 @@ families! {
     OriginFurtherAttempts = Counter "brim_origin_further_attempts_total" ["origin", "why"] "Requests that went to a further endpoint: unreachable, failed, status or hedge.";
     OriginHedgesWon = Counter "brim_origin_hedges_won_total" ["origin"] "Hedges that were answered first.";
     OriginRetriesUnpaid = Counter "brim_origin_retries_unpaid_total" ["origin"] "Repetitions that the budget did not allow.";
+    OriginRequestsLimit = Gauge "brim_origin_requests_limit" ["origin"] "Requests that the origin is given at a time, where that has a bound.";
     OriginWarmed = Counter "brim_origin_warmed_total" ["origin", "endpoint"] "Connections made before a request needed them.";
     OriginInFlight = Gauge "brim_origin_in_flight" ["origin", "endpoint"] "Requests that are not answered to their end.";
     OriginEndpointState = Gauge "brim_origin_endpoint_state" ["origin", "endpoint", "state"] "1 for the state that the endpoint is in: healthy, unhealthy, ejected or draining.";

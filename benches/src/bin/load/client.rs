@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::{Buf, Bytes, BytesMut};
-use hdrhistogram::Histogram;
 use http::{Request, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
@@ -24,21 +23,19 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::origin::CONTENT_BYTES;
 use crate::tls::SERVER_NAME;
 use crate::workload::{Protocol, Workload};
 
-/// All connections are there before the first request of a paced measurement.
-const PACED_START: Duration = Duration::from_millis(100);
 /// From connect to the end of the handshake.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// One request on a quiet server.
 const PROBE_MAX: Duration = Duration::from_secs(5);
 /// Longer heads are not what the servers here send.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Whom to ask for what.
 #[derive(Clone)]
@@ -117,39 +114,6 @@ pub(crate) async fn drive(target: &Target, time: Duration) -> anyhow::Result<u64
     }
 }
 
-/// Sends requests over HTTP/1.1 at a rate, on all connections of the workload in turn; returns how many microseconds each took, from
-/// its first byte to the last one of its answer. A connection that is still busy when it is its turn sends a little later.
-pub(crate) async fn paced(target: &Target, rate: f64, time: Duration) -> anyhow::Result<Histogram<u64>> {
-    let count = target.workload.connections();
-    let pause = Duration::from_secs_f64(count as f64 / rate);
-    let begin = Instant::now() + PACED_START;
-    let mut connections = JoinSet::new();
-    for n in 0..count {
-        let stream = timeout(CONNECT_MAX, connect(target)).await.context("connect: no answer")??;
-        let first = begin + pause.mul_f64(n as f64 / count as f64);
-        let target = target.clone();
-        connections.spawn(async move {
-            let mut connection = Http1::new(stream);
-            let request = http1_request(&target, &target.path());
-            let mut times = Histogram::new(3)?;
-            let mut next = first;
-            while next < begin + time {
-                tokio::time::sleep_until(next).await;
-                let began = Instant::now();
-                connection.exchange(&request).await?;
-                times.record(u64::try_from(began.elapsed().as_micros())?)?;
-                next = (next + pause).max(Instant::now());
-            }
-            anyhow::Ok(times)
-        });
-    }
-    let mut all = Histogram::new(3)?;
-    while let Some(times) = connections.join_next().await {
-        all.add(times??)?;
-    }
-    Ok(all)
-}
-
 /// TCP or TLS.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -213,7 +177,7 @@ impl Http1 {
 }
 
 /// Where the response ends, once it is whole.
-fn whole_response(received: &[u8]) -> anyhow::Result<Option<usize>> {
+pub(crate) fn whole_response(received: &[u8]) -> anyhow::Result<Option<usize>> {
     let Some(head_end) = memmem::find(received, b"\r\n\r\n") else { return Ok(None) };
     let head = &received[..head_end];
     ensure!(head.starts_with(b"HTTP/1.1 200 "), "the server answered {:?}", String::from_utf8_lossy(head));

@@ -14,6 +14,7 @@ mod haproxy;
 mod measure;
 mod nginx;
 mod origin;
+mod paced;
 mod process;
 mod report;
 mod server;
@@ -50,7 +51,7 @@ struct Args {
     /// Measure these beside the node, where they are installed
     #[arg(long, value_enum, value_delimiter = ',')]
     peers: Vec<Peer>,
-    /// Measure the times of `proxy` too: of all servers, and of the origin itself, at half the rate that the slowest server reached
+    /// Measure the times of `proxy` too: of all servers, and of the origin itself; alone, and at half the rate that the slowest server reached
     #[arg(long)]
     times: bool,
     /// What sends the requests
@@ -96,7 +97,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let mut bench = Bench::start(args, &cpus)?;
         let measured = async {
             let rows = bench.run(args).await?;
-            let times = if args.times { bench.times(args, &rows).await? } else { Vec::new() };
+            let times = if args.times { bench.times(args, &rows)? } else { Vec::new() };
             anyhow::Ok((rows, times))
         };
         let measured = measured.await;

@@ -17,7 +17,7 @@ use crate::server::{Server, start_brim};
 use crate::tls::Certificate;
 use crate::tool::Generator;
 use crate::workload::Workload;
-use crate::{Args, Peer, haproxy, nginx, report};
+use crate::{Args, Peer, haproxy, nginx, paced, report};
 
 /// Requests before each measurement, always by the own client.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -65,6 +65,9 @@ impl Row {
 pub(crate) struct Times {
     pub(crate) server: &'static str,
     pub(crate) rate: f64,
+    /// One request after the other.
+    pub(crate) alone: Vec<Histogram<u64>>,
+    /// At the rate.
     pub(crate) rounds: Vec<Histogram<u64>>,
 }
 
@@ -117,22 +120,21 @@ impl Bench {
     }
 
     /// How long requests take that are forwarded, at half of what the slowest server can do.
-    pub(crate) async fn times(&mut self, args: &Args, rows: &[Row]) -> anyhow::Result<Vec<Times>> {
+    pub(crate) fn times(&self, args: &Args, rows: &[Row]) -> anyhow::Result<Vec<Times>> {
         let rates = rows.iter().filter(|row| row.workload == Workload::Proxy).map(Row::rate);
         let rate = rates.min_by(f64::total_cmp).context("--times needs the workload `proxy`")? / 2.0;
         let targets = self.servers.iter().map(|server| (server.name, server.addresses.http1));
         let targets: Vec<_> = std::iter::once(("(the origin itself)", self.origin.address)).chain(targets).collect();
         let mut all: Vec<Times> = Vec::new();
         for (server, _) in &targets {
-            all.push(Times { server, rate, rounds: Vec::new() });
+            all.push(Times { server, rate, alone: Vec::new(), rounds: Vec::new() });
         }
+        let (path, time) = (Workload::Proxy.path(), Duration::from_secs(args.seconds));
         for _ in 0..args.rounds {
             for ((_, address), times) in targets.iter().zip(&mut all) {
-                let tls = self.certificate.client(Workload::Proxy.protocol())?;
-                let next = Arc::clone(&self.next);
-                let target = Target { workload: Workload::Proxy, address: *address, tls, next };
-                client::paced(&target, rate, WARM_UP).await?;
-                times.rounds.push(client::paced(&target, rate, Duration::from_secs(args.seconds)).await?);
+                paced::alone(*address, path, WARM_UP)?;
+                times.alone.push(paced::alone(*address, path, time)?);
+                times.rounds.push(paced::at_rate(*address, path, rate, time)?);
             }
         }
         Ok(all)

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use hdrhistogram::Histogram;
+
 use crate::Args;
 use crate::cpu::Cpus;
 use crate::measure::{Row, Sample, Times};
@@ -48,22 +50,29 @@ pub(crate) fn print(rows: &[Row], cpus: &Cpus, args: &Args) -> anyhow::Result<()
 pub(crate) fn print_times(all: &[Times]) -> anyhow::Result<()> {
     let Some(first) = all.first() else { return Ok(()) };
     let mut out = io::stdout().lock();
-    writeln!(out, "\nForwarded requests at {:.0}/s; median of the rounds [min-max], µs:\n", first.rate)?;
-    writeln!(out, "| server | p50 | p90 | p99 |\n|---|---|---|---|")?;
+    writeln!(
+        out,
+        "\nForwarded requests, one after the other, and at {:.0}/s; µs, median of the rounds [min-max]:\n",
+        first.rate
+    )?;
+    writeln!(out, "| server | alone: p50 | alone: p99 | at the rate: p50 | p99 |\n|---|---|---|---|---|")?;
     for times in all {
-        let figure = |quantile: f64| {
-            let mut figures: Vec<f64> =
-                times.rounds.iter().map(|round| round.value_at_quantile(quantile) as f64).collect();
-            figures.sort_by(f64::total_cmp);
-            match figures.as_slice() {
-                [] => "-".to_owned(),
-                [least, .., most] => format!("{:.0} [{least:.0}-{most:.0}]", median(&figures)),
-                [one] => format!("{one:.0}"),
-            }
-        };
-        writeln!(out, "| {} | {} | {} | {} |", times.server, figure(0.5), figure(0.9), figure(0.99))?;
+        let (alone, rounds) = (&times.alone, &times.rounds);
+        let figures = [(alone, 0.5), (alone, 0.99), (rounds, 0.5), (rounds, 0.99)];
+        let figures = figures.map(|(rounds, quantile)| quantiles(rounds, quantile)).join(" | ");
+        writeln!(out, "| {} | {figures} |", times.server)?;
     }
     Ok(())
+}
+
+fn quantiles(rounds: &[Histogram<u64>], quantile: f64) -> String {
+    let mut figures: Vec<f64> = rounds.iter().map(|round| round.value_at_quantile(quantile) as f64).collect();
+    figures.sort_by(f64::total_cmp);
+    match figures.as_slice() {
+        [] => "-".to_owned(),
+        [one] => format!("{one:.0}"),
+        [least, .., most] => format!("{:.0} [{least:.0}-{most:.0}]", median(&figures)),
+    }
 }
 
 fn cost_us(sample: &Sample) -> f64 {

@@ -110,6 +110,8 @@ connection_requests_max = 1000
 panic_threshold = 40
 slow_start = "30s"
 deadline = "20s"
+requests_max = 500
+adaptive_concurrency = true
 connect_timeout = "1s"
 response_timeout = "10s"
 body_idle_timeout = "20s"
@@ -253,6 +255,7 @@ fn every_option_of_an_origin_arrives() {
         budget: 10,
         hedge_percentile: Some(90),
     };
+    assert_eq!((origin.requests_max, origin.adaptive_concurrency), (500, true));
     assert_eq!((origin.deadline, &origin.retries), (Some(Duration::from_secs(20)), &retries));
 }
 

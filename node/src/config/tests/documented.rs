@@ -63,6 +63,7 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
         ("origins.<name>.queue_max", limits::QUEUE_MAX),
         ("origins.<name>.connections_min", limits::ORIGIN_CONNECTIONS_MIN),
         ("origins.<name>.retries.max", limits::RETRIES_MAX),
+        ("origins.<name>.requests_max", limits::REQUESTS_MAX),
     ];
     let small_counts = [
         ("listen.streams_max", limits::STREAMS_MAX),

@@ -285,3 +285,23 @@ async fn a_tunnel_is_not_forwarded() {
     assert!(matches!(error, ForwardError::Unsendable { .. }), "{error}");
     assert_eq!((server.requests(), idle(&origin)), (0, 1));
 }
+
+/// A breaker: what is beyond the bound is refused at once, and the bound is free again when a content has been read.
+#[tokio::test]
+async fn no_more_requests_are_under_way_than_the_origin_is_given() {
+    let server = RawOrigin::answering("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhalf").await;
+    let origin = origin(OriginConfig { requests_max: 2, ..config(&[server.address]) });
+    let first = origin.send(get("/")).await.expect("an answer");
+    // A content that has come whole is not under way any more; this one has not been read.
+    let held = origin.send(get("/")).await.expect("an answer");
+    let error = refusal(&origin, get("/")).await;
+    assert!(matches!(error, ForwardError::Overloaded { limit: 2, .. }), "{error:?}");
+    assert_eq!((error.status().as_u16(), error.as_detail()), (503, "overloaded"));
+    assert!(error.retry_after().is_some());
+    assert_eq!(text(first).await, "half");
+    let third = origin.send(get("/")).await.expect("there is room again");
+    drop(held);
+    let fourth = origin.send(get("/")).await.expect("there is room again");
+    drop((third, fourth));
+    assert_eq!(origin.snapshot().requests_limit, Some(2));
+}

@@ -171,6 +171,8 @@ fn config(addresses: &[SocketAddr]) -> OriginConfig {
             budget: 20,
             hedge_percentile: None,
         },
+        requests_max: 0,
+        adaptive_concurrency: false,
     }
 }
 
