@@ -233,17 +233,19 @@ async fn a_client_that_leaves_takes_its_interim_responses_along() {
     let mut client = RawConnection::open(node.http_address()).await;
     client.send(get("/a")).await;
     assert_eq!(client.read_until("\r\n\r\n").await, HINTS_SENT);
+    // Somebody waits for the fetch, else it would end with its client.
+    let mut other = RawConnection::open(node.http_address()).await;
+    other.send(get("/a")).await;
+    eventually("the other one to wait", async || (node.waiting() == 1).then_some(())).await;
     drop(client);
     eventually("the connection to end", async || {
         let metrics = node.admin(Method::GET, "/metrics").send().await;
-        metrics.content().contains("\nbrim_connections_open 0\n").then_some(())
+        metrics.content().contains("\nbrim_connections_open 1\n").then_some(())
     })
     .await;
     gate.open();
     eventually("the second to be dropped", async || (counted(&node, "dropped").await == 1).then_some(())).await;
     late.open();
-    let mut other = RawConnection::open(node.http_address()).await;
-    other.send(get("/a")).await;
     assert_eq!(statuses(&other.read_until("v1").await), ["200"]);
     assert_eq!(origin.wait_for_heads(1).await.len(), 1);
 }

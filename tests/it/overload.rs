@@ -84,3 +84,30 @@ async fn an_origin_that_comes_back_is_used_at_once() {
     origin.serve("/", ok("back"));
     brim.http1().get("/").await.assert_status(200).assert_content("back");
 }
+
+/// An origin that has as much as it is given: what is stale stands in where that is allowed, all else is refused with a hint when to
+/// come back.
+#[tokio::test]
+async fn an_overloaded_origin_is_spared() {
+    let gate = Gate::new();
+    let origin = FakeOrigin::start().await;
+    origin.serve_each("/stale", [ok("old").cache_control("max-age=0, stale-if-error=600"), ok("new")]);
+    origin.serve("/slow", ok("late").held_by(&gate));
+    let config = BrimProcess::config(&origin.url(), "");
+    let brim = BrimProcess::start(&config.replace("[[sites]]", "requests_max = 1\n[[sites]]"));
+    brim.http1().get("/stale").await.assert_status(200).assert_content("old");
+    let (held, client) = (origin.wait_for_requests("/slow", 1), brim.http1());
+    let slow = tokio::spawn(async move { client.get("/slow").await });
+    held.await;
+    let refused = brim.http1().get("/other").await;
+    refused.assert_status(503);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert!(refused.header("cache-status").is_some_and(|status| status.contains("detail=overloaded")));
+    let stale = brim.http1().get("/stale").await;
+    stale.assert_status(200).assert_content("old");
+    let status = stale.header("cache-status").unwrap_or_default();
+    assert!(status.contains("stale-if-error: overloaded"), "{status}");
+    gate.open();
+    slow.await.expect("answered").assert_status(200);
+    brim.http1().get("/other").await.assert_status(404);
+}
