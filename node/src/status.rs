@@ -126,6 +126,9 @@ pub(crate) fn tell_metrics(shared: &Arc<Shared>) {
         tell_plugins(&shared, scrape);
         for origin in shared.cache.snapshot.load().origins.snapshot() {
             tell_attempts(&origin.name, &origin.attempts, scrape);
+            let failing = origin.endpoints.iter().filter(|endpoint| endpoint.resolve_failure.is_some()).count();
+            let failing = failing + origin.discovery_failures.len();
+            scrape.set(Family::OriginResolveFailing, &[&origin.name], failing);
             if let Some(limit) = origin.requests_limit {
                 scrape.set(Family::OriginRequestsLimit, &[&origin.name], limit);
             }

@@ -11,16 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::header::{HOST, HeaderValue, UPGRADE};
+use http::uri::PathAndQuery;
 use http::{Method, Request};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::body::ForwardBody;
-use super::endpoint::Failed;
+use super::endpoint::{Failed, speaks_against};
 use super::error::{ErrorKind, ForwardError};
 use super::group::Group;
 use super::{Affinity, ForwardedResponse, Origin, framing};
-use crate::config::RetryConfig;
+use crate::config::{Balance, RetryConfig};
 
 /// What is in the budget at the start, and again after a quiet time: so few repetitions hurt nobody.
 const BUDGET_START: i64 = 10;
@@ -127,7 +129,7 @@ impl Attempts {
     fn hedge_after(&self, request: &Request<ForwardBody>) -> Option<Duration> {
         let percentile = self.config.hedge_percentile?;
         let is_plain = matches!(*request.method(), Method::GET | Method::HEAD);
-        if !is_plain || request.body().has_content() {
+        if !is_plain || request.body().has_content() || request.headers().contains_key(UPGRADE) {
             return None;
         }
         self.times.as_ref()?.lock().percentile(percentile)
@@ -140,7 +142,11 @@ impl Attempts {
     }
 }
 
-fn copy(request: &Request<ForwardBody>) -> Option<Request<ForwardBody>> {
+/// The same request once more; an upgrade ends in a tunnel, of which there is one.
+pub(super) fn copy(request: &Request<ForwardBody>) -> Option<Request<ForwardBody>> {
+    if request.headers().contains_key(UPGRADE) {
+        return None;
+    }
     let content = request.body().copy()?;
     let mut copied = Request::new(content);
     *copied.method_mut() = request.method().clone();
@@ -161,6 +167,7 @@ fn may_do_better(error: &ForwardError) -> bool {
     matches!(
         error.kind(),
         ErrorKind::NotSent
+            | ErrorKind::NotProcessed
             | ErrorKind::ClosedEarly
             | ErrorKind::WriteStalled
             | ErrorKind::ResponseTimeout
@@ -170,10 +177,14 @@ fn may_do_better(error: &ForwardError) -> bool {
 
 impl Origin {
     /// Sends a request, to further endpoints if need be, until one answers.
-    pub(super) async fn attempt(&self, mut request: Request<ForwardBody>) -> Result<ForwardedResponse, ForwardError> {
+    pub(super) async fn attempt(
+        &self,
+        mut request: Request<ForwardBody>,
+        deadline: Option<Instant>,
+    ) -> Result<ForwardedResponse, ForwardError> {
         let rules = &self.attempts;
         rules.budget.deposit();
-        let affinity = request.extensions().get::<Affinity>().map(|affinity| affinity.0);
+        let affinity = self.affinity_of(&request);
         let mut tried = Vec::new();
         let none = || ForwardError::NoEndpoint { origin: self.name.clone() };
         let group = self.group().await;
@@ -185,11 +196,24 @@ impl Origin {
                 (Some(_), Some(limit)) => limit.min(rules.response_timeout),
                 _ => rules.response_timeout,
             };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let limit = left.map_or(limit, |left| left.min(limit));
             tried.push(place);
-            let began = rules.times.as_ref().map(|_| Instant::now());
-            let answer = match rules.hedge_after(&request) {
-                Some(after) if !is_last => self.hedged(&group, place, request, limit, after, &mut tried).await,
-                _ => group.endpoints()[place].send(request, limit).await,
+            let began = rules.times.as_ref().filter(|_| request.body().may_be_resent()).map(|_| Instant::now());
+            let hedge_after = rules.hedge_after(&request).filter(|_| !is_last);
+            let sending = async {
+                match hedge_after {
+                    Some(after) => self.hedged(&group, place, request, limit, after, &mut tried).await,
+                    None => group.endpoints()[place].send(request, limit).await,
+                }
+            };
+            let answer = match &again {
+                None => sending.await,
+                // Waiting for a connection counts as well.
+                Some(_) => timeout(limit, sending).await.unwrap_or_else(|_| {
+                    let endpoint = group.endpoints()[place].name();
+                    Err(Failed { error: ForwardError::ResponseTimeout { endpoint, limit }, unsent: None })
+                }),
             };
             let (outcome, next, why) = match answer {
                 Ok(forwarded) => {
@@ -202,7 +226,7 @@ impl Origin {
                     }
                     (Ok(settled(forwarded)), again, Further::Status)
                 }
-                Err(Failed { error, unsent: Some(unsent) }) if error.is_unreachable() => {
+                Err(Failed { error, unsent: Some(unsent) }) if error.is_unsent() => {
                     (Err(error), (!is_last).then_some(*unsent), Further::Unreachable)
                 }
                 Err(Failed { error, .. }) if may_do_better(&error) => (Err(error), again, Further::Failed),
@@ -240,8 +264,7 @@ impl Origin {
         after: Duration,
         tried: &mut Vec<usize>,
     ) -> Result<ForwardedResponse, Failed> {
-        let copied = copy(&request);
-        let affinity = request.extensions().get::<Affinity>().map(|affinity| affinity.0);
+        let (copied, affinity) = (copy(&request), self.affinity_of(&request));
         let mut first = Box::pin(group.endpoints()[place].send(request, limit));
         if let Ok(answer) = timeout(after, &mut first).await {
             return answer;
@@ -254,19 +277,41 @@ impl Origin {
         self.attempts.count(Further::Hedge);
         tried.push(other);
         let mut second = Box::pin(group.endpoints()[other].send(copied, limit));
-        tokio::select! {
-            answer = &mut first => match answer {
-                Ok(answer) => Ok(answer),
-                Err(_) => second.await,
+        // An answer that speaks against its endpoint does not win as long as the other may be better.
+        let (answer, other) = tokio::select! {
+            answer = &mut first => if self.is_good(&answer) { return answer } else { (answer, second) },
+            answer = &mut second => if self.is_good(&answer) {
+                self.attempts.hedges_won.fetch_add(1, Relaxed);
+                return answer;
+            } else {
+                (answer, first)
             },
-            answer = &mut second => match answer {
-                Ok(answer) => {
-                    self.attempts.hedges_won.fetch_add(1, Relaxed);
-                    Ok(answer)
-                }
-                Err(_) => first.await,
-            },
+        };
+        match (answer, other.await) {
+            (Ok(bad), Err(_)) => Ok(bad),
+            // One of the two may have been processed, whatever became of the other.
+            (_, Err(Failed { error, .. })) => Err(Failed { error, unsent: None }),
+            (_, answer) => answer,
         }
+    }
+
+    fn is_good(&self, answer: &Result<ForwardedResponse, Failed>) -> bool {
+        let Ok(forwarded) = answer else { return false };
+        let status = forwarded.response.status();
+        !speaks_against(status) && !self.attempts.config.statuses.iter().any(|range| range.contains(&status.as_u16()))
+    }
+
+    /// What a request has in common with those that go to the same endpoint: its cache key, or else its URL.
+    fn affinity_of(&self, request: &Request<ForwardBody>) -> Option<u64> {
+        if self.maker.config.balance != Balance::ConsistentHash {
+            return None;
+        }
+        if let Some(Affinity(key)) = request.extensions().get() {
+            return Some(*key);
+        }
+        let host = request.headers().get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
+        let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+        Some(xxhash_rust::xxh3::xxh3_64_with_seed(target.as_bytes(), xxhash_rust::xxh3::xxh3_64(host)))
     }
 }
 

@@ -29,8 +29,9 @@ const TOLERANCE: f64 = 1.5;
 const GRADIENT_MIN: f64 = 0.5;
 /// How much of the new bound counts, against the old one.
 const SMOOTHING: f64 = 0.3;
-/// The best time is found anew after so long: the origin may have changed for the worse for good.
+/// The best time may rise after so long, by so much: the origin may have changed for the worse for good.
 const BEST_FOR: Duration = Duration::from_secs(60);
+const BEST_RISES: f64 = 1.1;
 
 /// See the module.
 #[derive(Debug)]
@@ -101,7 +102,7 @@ struct Adaptive {
 
 impl Adaptive {
     fn new(max: usize) -> Self {
-        let max = max.max(ADAPTIVE_MIN) as f64;
+        let max = max.max(1) as f64;
         Self { max, limit: (ADAPTIVE_START as f64).min(max), best: None, sum: 0.0, count: 0 }
     }
 
@@ -120,7 +121,13 @@ impl Adaptive {
         (self.sum, self.count) = (0.0, 0);
         let best = match self.best {
             Some((best, since)) if best <= mean && now.saturating_duration_since(since) < BEST_FOR => best,
-            _ => {
+            // Slowly: what was measured of late was measured under load, and must not become the measure of all things.
+            Some((best, _)) => {
+                let best = mean.min(best * BEST_RISES);
+                self.best = Some((best, now));
+                best
+            }
+            None => {
                 self.best = Some((mean, now));
                 mean
             }
@@ -129,7 +136,8 @@ impl Adaptive {
         // Room for a little more; but nothing is known of what was never tried.
         let more = if (in_flight as f64) * 2.0 >= self.limit { self.limit.sqrt() } else { 0.0 };
         let wanted = self.limit * gradient + more;
-        self.limit = (self.limit * (1.0 - SMOOTHING) + wanted * SMOOTHING).clamp(ADAPTIVE_MIN as f64, self.max);
+        self.limit =
+            (self.limit * (1.0 - SMOOTHING) + wanted * SMOOTHING).clamp((ADAPTIVE_MIN as f64).min(self.max), self.max);
         self.limit()
     }
 }
@@ -166,6 +174,17 @@ mod tests {
         assert!(adaptive.limit() < before / 3, "{} of {before}", adaptive.limit());
         run(&mut adaptive, 50, 500, 400, now);
         assert!(adaptive.limit() > before / 2, "{} of {before}", adaptive.limit());
+    }
+
+    /// For hours under full load: what is measured then does not become the measure of what is good.
+    #[test]
+    fn it_does_not_creep_up_with_what_it_causes() {
+        let mut adaptive = Adaptive::new(100_000);
+        let mut now = run(&mut adaptive, 50, 50_000, 400, Instant::now());
+        for _ in 0..10 {
+            now = run(&mut adaptive, 50, 50_000, 400, now + BEST_FOR);
+        }
+        assert!(adaptive.limit() < 500, "{}", adaptive.limit());
     }
 
     #[test]

@@ -162,7 +162,7 @@ async fn drive<B>(
 
 /// The first address that answers, of those the name has: the next one is tried when one fails or takes [`STAGGER`] (happy eyeballs,
 /// RFC 8305). `connect_timeout` bounds all together.
-async fn open_stream(endpoint: &Endpoint, deadline: Instant) -> Result<TcpStream, ForwardError> {
+pub(super) async fn open_stream(endpoint: &Endpoint, deadline: Instant) -> Result<TcpStream, ForwardError> {
     let unknown = |reason: String| ForwardError::Dns { endpoint: endpoint.name(), source: io::Error::other(reason) };
     let addresses = endpoint.addresses().get().await.map_err(unknown)?;
     if let [only] = addresses[..] {

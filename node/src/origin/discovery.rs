@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Origin;
@@ -52,6 +53,8 @@ pub(super) struct Discovery {
     services: Vec<(ServiceConfig, Schedule)>,
     /// The endpoints of the configuration, then those of each service.
     parts: Mutex<Vec<Vec<Arc<Endpoint>>>>,
+    /// Held by the request that looks names up before anything is known.
+    first: Semaphore,
 }
 
 impl Discovery {
@@ -59,7 +62,7 @@ impl Discovery {
         let mut parts = vec![fixed];
         parts.resize_with(1 + services.len(), Vec::new);
         let services = services.iter().map(|service| (service.clone(), Schedule::default())).collect();
-        Self { services, parts: Mutex::new(parts) }
+        Self { services, parts: Mutex::new(parts), first: Semaphore::new(1) }
     }
 
     /// Why the last look-up of each name gave nothing, if it did.
@@ -87,8 +90,12 @@ impl Origin {
         }
     }
 
-    /// Before anything is known: a request waits for the first answer.
+    /// Before anything is known: a request waits for the first answer, one of them asks.
     pub(super) async fn look_up_first(&self) {
+        let _one_at_a_time = self.discovery.first.acquire().await;
+        if !self.group.load().endpoints().is_empty() {
+            return;
+        }
         for (n, (config, _)) in self.discovery.services.iter().enumerate() {
             if let Ok((targets, _)) = self.maker.resolver.targets(&config.name).await {
                 self.discovered(n, config, &targets);
@@ -101,8 +108,12 @@ impl Origin {
         let mut parts = self.discovery.parts.lock();
         let Some(before) = parts.get_mut(service + 1) else { return };
         let mut after = Vec::with_capacity(wanted.len());
+        let mut is_changed = false;
         for wanted in &wanted {
-            let known = before.iter().find(|endpoint| endpoint.config() == wanted).cloned();
+            let known = before.iter().find(|endpoint| *endpoint.url() == wanted.url).cloned();
+            if let Some(known) = &known {
+                is_changed |= known.set_share(wanted.weight, wanted.priority);
+            }
             match known.map_or_else(|| self.maker.endpoint(wanted), Ok) {
                 Ok(endpoint) => after.push(endpoint),
                 Err(error) => tracing::warn!(origin = self.name, %error, "a target that cannot be an endpoint"),
@@ -110,7 +121,7 @@ impl Origin {
         }
         let is_gone = |endpoint: &&Arc<Endpoint>| !after.iter().any(|one| Arc::ptr_eq(one, endpoint));
         let gone: Vec<Arc<Endpoint>> = before.iter().filter(is_gone).cloned().collect();
-        if gone.is_empty() && after.len() == before.len() {
+        if !is_changed && gone.is_empty() && after.len() == before.len() {
             return;
         }
         *before = after;

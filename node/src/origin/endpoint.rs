@@ -1,8 +1,8 @@
 //! One endpoint: one request sent, one response head awaited.
 //!
 //! Always true:
-//! - A request goes out a second time only if hyper gave it back unsent because a kept connection had ended, only once, only on
-//!   a new connection, and only if it has no content.
+//! - A request goes out a second time only if hyper gave it back unsent because a kept connection had ended, or if an HTTP/2 endpoint
+//!   says that it has not looked at it; only once, and only on a new connection.
 //! - Whatever fails is counted once, by its kind.
 //!
 //! Not here: which endpoint (`balance`), reading the content (`body`).
@@ -10,7 +10,7 @@
 use std::error::Error as _;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::UPGRADE;
@@ -32,8 +32,8 @@ use super::pool::{Grant, NoConnection, Pool, PoolCounts, PoolLimits, Want};
 use super::resolve::{ADDRESSES_MAX, Addresses, Resolver};
 use super::stats::{EndpointCounts, EndpointStats};
 use super::target::TargetRules;
-use super::{ForwardedResponse, check, connect, tls};
-use crate::config::{CheckConfig, EndpointConfig, EndpointUrl, Http2, OriginConfig};
+use super::{ForwardedResponse, attempts, check, connect, tls};
+use crate::config::{Balance, CheckConfig, EndpointConfig, EndpointUrl, Http2, OriginConfig};
 
 /// The head of a response; a longer one is a bad response.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -55,10 +55,14 @@ pub struct Endpoint {
     load: Load,
     addresses: Addresses,
     turns: AtomicUsize,
+    /// As configured, or as the DNS says of late.
+    weight: AtomicU32,
+    priority: AtomicU32,
     health: Health,
     checks: Option<Checks>,
     /// When connections are next made that are kept open.
     next_warming: Mutex<Option<Instant>>,
+    next_measurement: Option<Mutex<Instant>>,
     identity: u64,
     /// In another region than the node.
     is_elsewhere: bool,
@@ -117,12 +121,36 @@ pub struct EndpointSnapshot {
     pub resolve_failure: Option<String>,
 }
 
-/// How long no connection that is to be kept open is tried after one that failed.
+/// The endpoint says that it has not looked at the request (RFC 9113 §8.7): it refused the stream, or went away before it.
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    let Some(error) = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>()) else { return false };
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// How often the round trip is measured, where a policy goes by it.
+const MEASURE_EVERY: Duration = Duration::from_secs(30);
+/// Connections that are to be kept open are opened no more often.
 const WARMING_PAUSE: Duration = Duration::from_secs(1);
 
 /// 502, 503 and 504 are what something before the application says when it is not there. Any other status is the application's own.
-fn speaks_against(status: StatusCode) -> bool {
+pub(super) fn speaks_against(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
+/// Dropped where nobody waits for the answer any more: what is known then is that it takes so long at least.
+struct GivenUp<'a> {
+    endpoint: &'a Endpoint,
+    began: Instant,
+    is_timed: bool,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if self.is_timed {
+            let now = Instant::now();
+            self.endpoint.load.at_least(now - self.began, now);
+        }
+    }
 }
 
 /// A request that got no response head, and the request itself if none of it was sent.
@@ -137,7 +165,7 @@ const WEIGHT_PARTS: u32 = 100;
 impl Candidate for Arc<Endpoint> {
     fn weight(&self) -> u32 {
         let share = self.health.share(Instant::now());
-        let parts = f64::from(self.config.weight * WEIGHT_PARTS) * share;
+        let parts = f64::from(self.weight.load(Ordering::Relaxed) * WEIGHT_PARTS) * share;
         // Within 1 to 100,000.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded above")]
         let parts = parts as u32;
@@ -200,9 +228,12 @@ impl Endpoint {
             load: Load::default(),
             addresses: Addresses::new(&config.url.host, config.url.port, resolver),
             turns: AtomicUsize::new(0),
+            weight: AtomicU32::new(config.weight),
+            priority: AtomicU32::new(config.priority),
             health: Health::new(Arc::clone(ejections)),
             checks: origin.health.clone().map(|config| Checks { config, next: Mutex::new(Some(now)) }),
             next_warming: Mutex::new(Some(now)),
+            next_measurement: (origin.balance == Balance::Geographic).then(|| Mutex::new(now)),
             identity: xxhash_rust::xxh3::xxh3_64(config.url.to_string().as_bytes()),
             is_elsewhere: origin.region.is_some() && config.region != origin.region,
             name: written.as_str().into(),
@@ -236,11 +267,11 @@ impl Endpoint {
     pub fn snapshot(&self) -> EndpointSnapshot {
         EndpointSnapshot {
             url: self.config.url.to_string(),
-            weight: self.config.weight,
+            weight: self.weight.load(Ordering::Relaxed),
             region: self.config.region.clone(),
             pool: self.pool.counts(),
             counts: self.stats.snapshot(),
-            priority: self.config.priority,
+            priority: self.priority(),
             in_flight: self.load.in_flight(),
             latency: self.load.latency(Instant::now()),
             round_trip: self.load.round_trip(),
@@ -254,7 +285,10 @@ impl Endpoint {
         if reaps {
             self.pool.reap(now);
         }
+        // An ejection ends when its time is over, also where nobody asks.
+        self.health.is_usable(now);
         self.resolve(now);
+        self.measure(now);
         self.warm(now);
         self.check(now);
     }
@@ -282,6 +316,21 @@ impl Endpoint {
         self.turns.fetch_add(1, Ordering::Relaxed) % ADDRESSES_MAX
     }
 
+    /// Measures the round trip now and then, where a policy goes by it: kept connections say nothing new of it.
+    fn measure(self: &Arc<Self>, now: Instant) {
+        let Some(next) = &self.next_measurement else { return };
+        let mut next = next.lock();
+        if *next > now {
+            return;
+        }
+        *next = now + MEASURE_EVERY;
+        let endpoint = Arc::clone(self);
+        tokio::spawn(async move {
+            // It notes how long it took.
+            let _ = connect::open_stream(&endpoint, Instant::now() + endpoint.connect_timeout()).await;
+        });
+    }
+
     /// Opens connections that are to be kept open, as many as are missing. After one that failed it waits.
     fn warm(self: &Arc<Self>, now: Instant) {
         if self.limits.connections_min == 0 || !self.health.is_usable(now) {
@@ -291,6 +340,8 @@ impl Endpoint {
             return;
         }
         while let Some(permit) = self.pool.permit_below_floor() {
+            // What an endpoint closes at once is not opened again at once.
+            *self.next_warming.lock() = Some(now + WARMING_PAUSE);
             let endpoint = Arc::clone(self);
             tokio::spawn(async move {
                 match connect::connect(&endpoint, permit).await {
@@ -301,7 +352,6 @@ impl Endpoint {
                     }
                     Err(error) => {
                         tracing::debug!(endpoint = %endpoint.name, error = error.as_detail(), "a connection that is to be kept open");
-                        *endpoint.next_warming.lock() = Some(Instant::now() + WARMING_PAUSE);
                     }
                 }
             });
@@ -338,12 +388,23 @@ impl Endpoint {
         &self.target
     }
 
-    pub(super) fn config(&self) -> &EndpointConfig {
-        &self.config
+    /// True: its share of the requests is another one than before.
+    pub(super) fn set_share(&self, weight: u32, priority: u32) -> bool {
+        let before = (self.weight.swap(weight, Ordering::Relaxed), self.priority.swap(priority, Ordering::Relaxed));
+        before != (weight, priority)
     }
 
     pub(super) fn priority(&self) -> u32 {
-        self.config.priority
+        self.priority.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests may come to share a connection.
+    fn may_speak_http2(&self) -> bool {
+        match self.http2 {
+            Http2::Always => true,
+            Http2::Auto => self.tls.is_some(),
+            Http2::Never => false,
+        }
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -383,13 +444,17 @@ impl Endpoint {
         let began = Instant::now();
         // How long an upload takes says nothing of the endpoint.
         let is_timed = request.body().may_be_resent();
+        let given_up = GivenUp { endpoint: self, began, is_timed };
         let answer = self.send_counted(request, limit, InFlight::begin(self)).await;
+        std::mem::forget(given_up);
         let now = Instant::now();
         match &answer {
             Ok(_) if is_timed => self.load.answered(now - began, now),
             Ok(_) => {}
             Err(failed) if failed.error.is_of_endpoint() => {
-                self.load.failed(now - began, now);
+                if is_timed {
+                    self.load.failed(now - began, now);
+                }
                 self.health.note_bad(now);
             }
             Err(_) => {}
@@ -409,6 +474,9 @@ impl Endpoint {
                 Ok(leased) => leased,
                 Err(error) => return Err(self.failed(error, Some(request))),
             };
+            // A connection that others use too may end under this request, before it was looked at.
+            let is_shared = self.may_speak_http2() && matches!(lease, Lease::Http2(_));
+            let spare = if is_shared && want == Want::Any { attempts::copy(&request) } else { None };
             match self.exchange(lease, reused, request, limit).await {
                 Ok(mut forwarded) => {
                     if speaks_against(forwarded.response.status()) {
@@ -418,11 +486,16 @@ impl Endpoint {
                     return Ok(forwarded);
                 }
                 Err(Failed { error: ForwardError::NotSent { .. }, unsent: Some(unsent) })
-                    if reused && want == Want::Any && unsent.body().may_be_resent() =>
+                    if reused && want == Want::Any =>
                 {
                     self.stats.count_retry();
                     want = Want::Fresh;
                     request = *unsent;
+                }
+                Err(Failed { error: ForwardError::NotProcessed { .. }, .. }) if let Some(spare) = spare => {
+                    self.stats.count_retry();
+                    want = Want::Fresh;
+                    request = spare;
                 }
                 Err(Failed { error, unsent }) => return Err(self.failed(error, unsent.map(|unsent| *unsent))),
             }
@@ -532,6 +605,9 @@ impl Endpoint {
         // hyper calls it the user's doing when its own connection task is gone; the request's content is not to blame.
         if source.is_user() && !source.to_string().contains("dispatch task is gone") {
             return ForwardError::RequestBody { endpoint, source };
+        }
+        if is_unprocessed(&source) {
+            return ForwardError::NotProcessed { endpoint, source };
         }
         if source.is_parse() || !has_ended {
             return ForwardError::BadResponse { endpoint, source };

@@ -138,6 +138,15 @@ pub enum ForwardError {
         /// The limit that was reached.
         limit: Duration,
     },
+    /// The endpoint said that it had not looked at the request when the connection ended or the stream was refused.
+    #[error("{endpoint} did not process the request")]
+    NotProcessed {
+        /// Where.
+        endpoint: Arc<str>,
+        /// What hyper said.
+        #[source]
+        source: hyper::Error,
+    },
     /// The origin has as many requests as it is given at a time.
     #[error("origin {origin}: {limit} requests are under way")]
     Overloaded {
@@ -199,6 +208,7 @@ pub enum ErrorKind {
     ResponseTimeout,
     Deadline,
     Overloaded,
+    NotProcessed,
     BadResponse,
     UnexpectedUpgrade,
     BodyCut,
@@ -207,7 +217,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NoEndpoint,
         Self::Dns,
         Self::ConnectRefused,
@@ -224,6 +234,7 @@ impl ErrorKind {
         Self::ResponseTimeout,
         Self::Deadline,
         Self::Overloaded,
+        Self::NotProcessed,
         Self::BadResponse,
         Self::UnexpectedUpgrade,
         Self::BodyCut,
@@ -249,6 +260,7 @@ impl ErrorKind {
             Self::ResponseTimeout => "response-timeout",
             Self::Deadline => "deadline",
             Self::Overloaded => "overloaded",
+            Self::NotProcessed => "not-processed",
             Self::BadResponse => "bad-response",
             Self::UnexpectedUpgrade => "unexpected-upgrade",
             Self::BodyCut => "body-cut",
@@ -277,6 +289,7 @@ impl ForwardError {
             Self::ResponseTimeout { .. } => ErrorKind::ResponseTimeout,
             Self::Deadline { .. } => ErrorKind::Deadline,
             Self::Overloaded { .. } => ErrorKind::Overloaded,
+            Self::NotProcessed { .. } => ErrorKind::NotProcessed,
             Self::BadResponse { .. } | Self::TooManyFields { .. } => ErrorKind::BadResponse,
             Self::UnexpectedUpgrade { .. } => ErrorKind::UnexpectedUpgrade,
         }
@@ -294,6 +307,7 @@ impl ForwardError {
             | ErrorKind::QueueFull
             | ErrorKind::QueueTimeout
             | ErrorKind::Overloaded
+            | ErrorKind::NotProcessed
             | ErrorKind::NotSent => true,
             ErrorKind::Unsendable
             | ErrorKind::ClosedEarly
@@ -306,6 +320,11 @@ impl ForwardError {
             | ErrorKind::BodyCut
             | ErrorKind::BodyTimeout => false,
         }
+    }
+
+    /// Whether nothing of the request can have been sent, if it was given back.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.is_unreachable() || matches!(self, Self::NotSent { .. })
     }
 
     /// Whether the endpoint could not be reached at all, so that another one is tried. A full queue is not: going on to the
@@ -334,7 +353,13 @@ impl ForwardError {
                 | ErrorKind::RequestBody
                 // A kept connection has ended, as they do.
                 | ErrorKind::NotSent
+                | ErrorKind::NotProcessed
         )
+    }
+
+    /// Whether an answer was waited for as long as it could be.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self.kind(), ErrorKind::ResponseTimeout | ErrorKind::Deadline | ErrorKind::QueueTimeout)
     }
 
     /// Used when no stale response may stand in. No `_` arm: a new error has to choose its status.
@@ -353,6 +378,7 @@ impl ForwardError {
             | Self::ConnectFailed { .. }
             | Self::Tls { .. }
             | Self::NotSent { .. }
+            | Self::NotProcessed { .. }
             | Self::ClosedEarly { .. }
             | Self::BadResponse { .. }
             | Self::TooManyFields { .. }

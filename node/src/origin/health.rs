@@ -136,6 +136,8 @@ struct State {
     repeated: u32,
     last_return: Option<Instant>,
     is_draining: bool,
+    /// Checks in a row that succeeded.
+    good_checks: u32,
 }
 
 impl State {
@@ -264,7 +266,8 @@ impl Health {
             }
             (state.is_fit, state.contradictions) = (Some(is_good), 0);
         }
-        if is_good {
+        state.good_checks = if is_good { state.good_checks.saturating_add(1) } else { 0 };
+        if state.good_checks >= after.0 {
             self.end_ejection(&mut state, now, |_| true);
         }
         self.settle(&mut state, now);
@@ -306,6 +309,14 @@ impl Health {
             reason,
             ejections: self.ejections.load(Ordering::Relaxed),
             checks: (self.checks.load(Ordering::Relaxed), self.failed_checks.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+impl Drop for Health {
+    fn drop(&mut self) {
+        if self.state.get_mut().ejected_until.is_some() {
+            self.siblings.give_back();
         }
     }
 }
@@ -441,6 +452,16 @@ mod tests {
         assert_eq!(all[0].share(back), SLOW_START_MIN);
         assert_eq!(all[0].share(back + 5 * SECOND), 0.5);
         assert_eq!(all[0].share(back + 10 * SECOND), 1.0);
+    }
+
+    #[test]
+    fn an_endpoint_that_goes_leaves_its_place_among_the_ejected() {
+        let (mut all, now) = (endpoints(2), Instant::now());
+        fail(&all[0], 3, now);
+        assert!(!all[0].is_usable(now));
+        all.remove(0);
+        fail(&all[0], 3, now);
+        assert!(!all[0].is_usable(now), "there is room for it");
     }
 
     #[test]

@@ -59,6 +59,13 @@ impl Load {
         *latency = Some(latency.map_or(PeakEwma { seconds, at: now }, |known| known.with(seconds, now)));
     }
 
+    /// None had come after so long, when it was given up.
+    pub(super) fn at_least(&self, so_long: Duration, now: Instant) {
+        if self.latency(now).is_none_or(|known| known < so_long) {
+            self.answered(so_long, now);
+        }
+    }
+
     /// None came, and that was known after so long.
     pub(super) fn failed(&self, after: Duration, now: Instant) {
         self.answered(after.max(FAILURE), now);

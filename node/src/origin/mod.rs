@@ -47,7 +47,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{Request, Response};
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 pub use attempts::{AttemptCounts, Further};
 pub use body::{ForwardBody, OriginBody};
@@ -93,6 +93,8 @@ pub struct Origin {
     /// From the beginning to the head of the response, over all attempts.
     deadline: Option<Duration>,
     concurrency: Option<Arc<Concurrency>>,
+    /// What the files held that its section names.
+    files: u64,
 }
 
 /// When the success rates of the endpoints are compared.
@@ -149,7 +151,10 @@ impl Origins {
     ) -> Result<Self, OriginsError> {
         let mut shared = Shared::default();
         let origins = configs.iter().map(|(name, config)| {
-            let kept = old.get(name).filter(|_| old_configs.get(name) == Some(config));
+            let is_same = |origin: &Arc<Origin>| {
+                old_configs.get(name) == Some(config) && origin.files == tls::files_digest(config)
+            };
+            let kept = old.get(name).filter(is_same);
             let origin = match kept {
                 Some(kept) => kept,
                 None => Arc::new(Origin::new(config, &mut shared)?),
@@ -225,6 +230,7 @@ impl Origin {
             attempts: Attempts::new(&config.retries, config.response_timeout),
             deadline: config.deadline,
             concurrency: Concurrency::of(config),
+            files: tls::files_digest(config),
         })
     }
 
@@ -243,8 +249,8 @@ impl Origin {
     /// Takes an endpoint, by its URL, out of service or back. False: there is none.
     pub fn drain(&self, url: &str, is_draining: bool) -> bool {
         let group = self.group.load();
-        let endpoint = group.endpoints().iter().find(|endpoint| endpoint.url().to_string() == url);
-        endpoint.inspect(|endpoint| endpoint.health().drain(is_draining, Instant::now())).is_some()
+        let named = group.endpoints().iter().filter(|endpoint| endpoint.url().to_string() == url);
+        named.map(|endpoint| endpoint.health().drain(is_draining, Instant::now())).count() > 0
     }
 
     /// Its name in the configuration.
@@ -273,18 +279,29 @@ impl Origin {
             None => None,
             Some(bound) => Some(bound.enter().ok_or_else(|| overloaded(bound.limit()))?),
         };
-        let began = self.concurrency.as_ref().map(|_| Instant::now());
-        let mut forwarded = match self.deadline {
-            None => self.attempt(request).await?,
+        let began = Instant::now();
+        // How long an upload takes says nothing of the origin.
+        let is_timed = request.body().may_be_resent();
+        let answer = match self.deadline {
+            None => self.attempt(request, None).await,
             Some(limit) => {
-                let late = |_| ForwardError::Deadline { origin: self.name.clone(), limit };
-                timeout(limit, self.attempt(request)).await.map_err(late)??
+                let deadline = began + limit;
+                let late = || ForwardError::Deadline { origin: self.name.clone(), limit };
+                match timeout_at(deadline, self.attempt(request, Some(deadline))).await {
+                    Err(_) => Err(late()),
+                    // The endpoint has been told that it was too slow.
+                    Ok(Err(error)) if error.is_late() && Instant::now() >= deadline => Err(late()),
+                    Ok(answer) => answer,
+                }
             }
         };
-        if let (Some(bound), Some(began)) = (&self.concurrency, began) {
+        if let Some(bound) = self.concurrency.as_ref().filter(|_| is_timed)
+            && answer.as_ref().map_or_else(ForwardError::is_late, |_| true)
+        {
             bound.answered(began.elapsed());
-            forwarded.response.body_mut().holds(ticket);
         }
+        let mut forwarded = answer?;
+        forwarded.response.body_mut().holds(ticket);
         Ok(forwarded)
     }
 

@@ -336,7 +336,10 @@ impl Pool {
     pub(super) fn is_full(&self) -> bool {
         let state = self.state.lock();
         let has_stream = || {
-            let free = |connection: &Http2Connection| connection.streams < connection.streams_max.load(Relaxed);
+            let free = |connection: &Http2Connection| {
+                connection.streams < connection.streams_max.load(Relaxed).min(STREAMS_MAX)
+                    && !connection.sender.is_closed()
+            };
             state.http2.iter().any(free)
         };
         state.open >= self.limits.connections_max && state.idle.is_empty() && !has_stream()
@@ -563,7 +566,10 @@ impl Drop for Http1Lease {
     fn drop(&mut self) {
         match self.connection.take() {
             Some(connection) if self.is_used => connection.driver.abort(),
-            Some(connection) => self.pool.keep(connection),
+            Some(mut connection) => {
+                connection.requests = connection.requests.saturating_sub(1);
+                self.pool.keep(connection);
+            }
             None => {}
         }
     }

@@ -17,6 +17,7 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfi
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// A name is not looked up more often.
@@ -96,6 +97,7 @@ impl Resolver {
             .collect();
         targets.sort();
         targets.dedup_by(|one, other| (&one.host, one.port) == (&other.host, other.port));
+        targets.sort_by_key(|target| target.priority);
         targets.truncate(DISCOVERED_MAX);
         if targets.is_empty() {
             return Err("it has no target".to_owned());
@@ -105,8 +107,15 @@ impl Resolver {
 }
 
 fn build(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
+    let of = |servers: Vec<NameServerConfig>| {
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    };
     let mut builder = if servers.is_empty() {
-        TokioResolver::builder_tokio().map_err(|error| format!("the system's resolver: {error}"))?
+        TokioResolver::builder_tokio().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the system names no name server that can be used; names are looked up in its hosts file alone");
+            of(Vec::new())
+        })
     } else {
         let servers = servers.iter().map(|server| {
             let mut config =
@@ -114,8 +123,7 @@ fn build(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
             config.connections.iter_mut().for_each(|connection| connection.port = server.port());
             config
         });
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        of(servers.collect())
     };
     let options = builder.options_mut();
     options.timeout = QUERY_TIMEOUT;
@@ -183,6 +191,9 @@ pub(super) struct Addresses {
     resolver: Resolver,
     known: ArcSwapOption<Vec<SocketAddr>>,
     schedule: Schedule,
+    /// Held by the request that looks the name up before anything is known; beside it why and when that failed the last time.
+    first: Semaphore,
+    failed: Mutex<Option<(String, Instant)>>,
 }
 
 impl Addresses {
@@ -194,6 +205,8 @@ impl Addresses {
             resolver: resolver.clone(),
             known: ArcSwapOption::new(fixed),
             schedule: Schedule::default(),
+            first: Semaphore::new(1),
+            failed: Mutex::default(),
         }
     }
 
@@ -222,10 +235,26 @@ impl Addresses {
         if let Some(known) = self.known.load_full() {
             return Ok(known);
         }
-        let (found, _) = self.resolver.addresses(&self.host).await?;
-        let addresses = Arc::new(in_order(&found, self.port));
-        self.known.store(Some(Arc::clone(&addresses)));
-        Ok(addresses)
+        // One asks, the others wait; what failed a moment ago is not asked again by each of them.
+        let _one_at_a_time = self.first.acquire().await;
+        if let Some(known) = self.known.load_full() {
+            return Ok(known);
+        }
+        let failed = self.failed.lock().clone();
+        if let Some((reason, _)) = failed.filter(|(_, at)| at.elapsed() < TTL_MIN) {
+            return Err(reason);
+        }
+        match self.resolver.addresses(&self.host).await {
+            Ok((found, _)) => {
+                let addresses = Arc::new(in_order(&found, self.port));
+                self.known.store(Some(Arc::clone(&addresses)));
+                Ok(addresses)
+            }
+            Err(reason) => {
+                *self.failed.lock() = Some((reason.clone(), Instant::now()));
+                Err(reason)
+            }
+        }
     }
 
     pub(super) fn failure(&self) -> Option<String> {
@@ -235,6 +264,9 @@ impl Addresses {
 
 /// Families take turns, IPv6 first (RFC 8305 §4).
 fn in_order(found: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+    // In an order of their own: resolvers turn theirs, and the same addresses must not look like others.
+    let mut found = found.to_vec();
+    found.sort_unstable();
     let of = |is_ipv6: bool| found.iter().copied().filter(move |address| address.is_ipv6() == is_ipv6);
     let (mut six, mut four) = (of(true), of(false));
     let mut ordered = Vec::new();

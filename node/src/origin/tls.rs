@@ -62,6 +62,18 @@ pub(super) fn server_name(origin: &OriginConfig, host: &str) -> Result<ServerNam
         .map_err(|_| OriginsError::ServerName { origin: origin.name.clone(), name: name.to_owned() })
 }
 
+/// Tells whether the files that an origin's section names hold something else than before.
+pub(super) fn files_digest(origin: &OriginConfig) -> u64 {
+    let client = origin.tls_client.iter().flat_map(|files| [&files.cert, &files.key]);
+    let mut all = Vec::new();
+    for path in origin.tls_ca.iter().chain(client) {
+        // One that cannot be read is an error where it is used.
+        all.extend(std::fs::read(path).unwrap_or_default());
+        all.push(0);
+    }
+    xxhash_rust::xxh3::xxh3_64(&all)
+}
+
 /// What the node shows of itself to an endpoint that asks for it (RFC 8446 §4.4.2).
 fn client_certificate(
     origin: &str,

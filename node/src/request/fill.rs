@@ -179,6 +179,8 @@ impl Fetch {
             return Ok(forwarded);
         }
         tracing::debug!(target = %self.entry.target, status = %forwarded.response.status(), "not what is of use: fetched again");
+        // Its connection, and its place among the requests under way, are free for the next one.
+        drop(forwarded);
         if is_other && self.is_validation {
             self.entry.cache.store.remove(&self.entry.key);
         }

@@ -140,6 +140,7 @@ families! {
     OriginHedgesWon = Counter "brim_origin_hedges_won_total" ["origin"] "Hedges that were answered first.";
     OriginRetriesUnpaid = Counter "brim_origin_retries_unpaid_total" ["origin"] "Repetitions that the budget did not allow.";
     OriginRequestsLimit = Gauge "brim_origin_requests_limit" ["origin"] "Requests that the origin is given at a time, where that has a bound.";
+    OriginResolveFailing = Gauge "brim_origin_resolve_failing" ["origin"] "Names of the origin whose last look-up failed; their last good answers stay.";
     OriginWarmed = Counter "brim_origin_warmed_total" ["origin", "endpoint"] "Connections made before a request needed them.";
     OriginInFlight = Gauge "brim_origin_in_flight" ["origin", "endpoint"] "Requests that are not answered to their end.";
     OriginEndpointState = Gauge "brim_origin_endpoint_state" ["origin", "endpoint", "state"] "1 for the state that the endpoint is in: healthy, unhealthy, ejected or draining.";

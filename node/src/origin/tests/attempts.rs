@@ -180,3 +180,53 @@ async fn a_get_that_takes_long_is_hedged() {
     }
     assert_eq!(counts(&origin).further[3], before);
 }
+
+/// A second endpoint that is quick to refuse takes nothing from the first one that answers.
+#[tokio::test]
+async fn a_hedge_that_answers_badly_does_not_win() {
+    let stalls = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stalling = Arc::clone(&stalls);
+    let slow = RawOrigin::start(move |mut connection, _| {
+        let stalling = Arc::clone(&stalling);
+        async move {
+            while connection.request().await.is_some() {
+                if stalling.load(SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                connection.write(OK).await;
+            }
+        }
+    })
+    .await;
+    let busy = RawOrigin::answering(BUSY).await;
+    let retries = RetryConfig { hedge_percentile: Some(50), budget: 100, ..config(&[]).retries };
+    let ejection = EjectionConfig { consecutive_errors: 0, ..config(&[]).ejection };
+    let mut config = config(&[slow.address, busy.address]);
+    config.endpoints[1].priority = 1;
+    let origin = origin(OriginConfig { retries, ejection, ..config });
+    for _ in 0..120 {
+        assert_eq!(text(origin.send(get("/")).await.expect("an answer")).await, "ok");
+    }
+    stalls.store(true, SeqCst);
+    let before = counts(&origin).further[3];
+    assert_eq!(text(origin.send(get("/")).await.expect("an answer")).await, "ok", "the slow one is right");
+    assert_eq!(counts(&origin).further[3], before + 1);
+}
+
+/// An endpoint that takes requests and never answers: what is given up counts against it.
+#[tokio::test]
+async fn a_deadline_that_passes_speaks_against_the_endpoint() {
+    let (silent, good) = (silent().await, RawOrigin::answering(OK).await);
+    let ejection = EjectionConfig { consecutive_errors: 2, ..config(&[]).ejection };
+    let origin = origin(OriginConfig {
+        ejection,
+        deadline: Some(Duration::from_millis(40)),
+        ..config(&[silent.address, good.address])
+    });
+    let mut late = 0;
+    for _ in 0..10 {
+        late += usize::from(origin.send(get("/")).await.is_err());
+    }
+    assert_eq!(late, 2, "then it is ejected");
+    assert!(origin.snapshot().endpoints[0].latency.is_some());
+}

@@ -289,3 +289,69 @@ async fn an_endpoint_that_speaks_http1_is_an_error() {
     assert_eq!(error.status().as_u16(), 502, "{error:?}");
     until("it is closed", || open(&origin) == 0).await;
 }
+
+/// An endpoint that does with its first connection what the test says, and answers on the later ones.
+async fn refusing_first<F, S>(first: F) -> SocketAddr
+where
+    F: Fn(TcpStream) -> S + Send + 'static,
+    S: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        tokio::spawn(first(stream));
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    tokio::spawn(async move {
+                        let mut content = request.into_body();
+                        while let Some(Ok(_)) = content.data().await {}
+                        let mut sent = respond.send_response(Response::new(()), false).expect("a head");
+                        sent.send_data(bytes::Bytes::from_static(b"ok"), true).expect("a content");
+                    });
+                }
+            });
+        }
+    });
+    address
+}
+
+fn full_post() -> Request<ForwardBody> {
+    let content = ForwardBody::full(bytes::Bytes::from_static(b"content"));
+    Request::builder().method(Method::POST).uri("/").header("host", "shop.test").body(content).expect("a request")
+}
+
+/// RFC 9113 §8.7: what the endpoint has not looked at is sent again, also what is not idempotent.
+#[tokio::test]
+async fn a_stream_that_was_refused_is_sent_again() {
+    let address = refusing_first(|stream| async move {
+        let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
+        }
+    })
+    .await;
+    let origin = origin(OriginConfig { http2: Http2::Always, ..config(&[address]) });
+    assert_eq!(text(origin.send(full_post()).await.expect("an answer")).await, "ok");
+    assert_eq!(origin.snapshot().endpoints[0].counts.retries, 1);
+}
+
+#[tokio::test]
+async fn a_request_that_the_endpoint_went_away_before_is_sent_again() {
+    let address = refusing_first(|mut stream| async move {
+        let mut read = vec![0; 4096];
+        // Preface, settings and the head of the request, as far as they have come.
+        let _ = stream.read(&mut read).await;
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let go_away = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let _ = stream.write_all(&[&settings[..], &go_away[..]].concat()).await;
+        while stream.read(&mut read).await.is_ok_and(|count| count > 0) {}
+    })
+    .await;
+    let origin = origin(OriginConfig { http2: Http2::Always, ..config(&[address]) });
+    assert_eq!(text(origin.send(full_post()).await.expect("an answer")).await, "ok");
+    let counts = origin.snapshot().endpoints[0].counts.clone();
+    assert_eq!((counts.retries, counts.connects), (1, 2));
+}

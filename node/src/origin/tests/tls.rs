@@ -219,3 +219,20 @@ fn settings_that_cannot_work_are_refused_with_their_place() {
     let bad_name = refused(OriginConfig { tls_server_name: Some("a b".to_owned()), ..tls_config(1, &ca) });
     assert!(matches!(bad_name, OriginsError::ServerName { .. }), "{bad_name}");
 }
+
+/// A reload with the same paths: a file that was renewed counts, one that was not costs no connection.
+#[tokio::test]
+async fn a_renewed_file_is_read_at_a_reload() {
+    let ca = Authority::new();
+    let server = Authority::serve(ca.mutual_acceptor("127.0.0.1")).await;
+    let config = OriginConfig { tls_client: Some(ca.client("node.test")), ..tls_config(server.port(), &ca) };
+    let configs = BTreeMap::from([("api".to_owned(), config)]);
+    let before = Origins::new(&configs).expect("usable origins");
+    let kept = Origins::successor(&configs, &configs, &before).expect("usable origins");
+    assert!(Arc::ptr_eq(&before.get("api").expect("it is there"), &kept.get("api").expect("it is there")));
+    ca.client("renewed.test");
+    let renewed =
+        Origins::successor(&configs, &configs, &kept).expect("usable origins").get("api").expect("it is there");
+    assert!(!Arc::ptr_eq(&renewed, &kept.get("api").expect("it is there")));
+    assert_eq!(text(renewed.send(get("/")).await.expect("an answer")).await, "ok");
+}
