@@ -108,15 +108,20 @@ pub fn via_passes(headers: &HeaderMap) -> usize {
 ///
 /// With [`Trust::Append`], host and scheme stay what the first trusted proxy saw.
 pub fn set_forwarded(headers: &mut HeaderMap, facts: &ForwardedFacts<'_>, trust: Trust) {
+    let scheme = match facts.scheme {
+        "http" => Ok(HeaderValue::from_static("http")),
+        "https" => Ok(HeaderValue::from_static("https")),
+        other => HeaderValue::from_str(other),
+    };
     let fields = [
-        (FORWARDED, forwarded_element(facts)),
-        (X_FORWARDED_FOR.clone(), facts.client.to_string()),
-        (X_FORWARDED_HOST.clone(), facts.authority.to_owned()),
-        (X_FORWARDED_PROTO.clone(), facts.scheme.to_owned()),
+        (FORWARDED, HeaderValue::try_from(forwarded_element(facts))),
+        (X_FORWARDED_FOR.clone(), HeaderValue::try_from(facts.client.to_string())),
+        (X_FORWARDED_HOST.clone(), HeaderValue::from_str(facts.authority)),
+        (X_FORWARDED_PROTO.clone(), scheme),
     ];
-    for (name, text) in fields {
+    for (name, value) in fields {
         // An authority that is no field value was refused long before; it is not passed on here either.
-        let Ok(value) = HeaderValue::try_from(text) else {
+        let Ok(value) = value else {
             headers.remove(name);
             continue;
         };

@@ -279,6 +279,9 @@ impl Origin {
             None => None,
             Some(bound) => Some(bound.enter().ok_or_else(|| overloaded(bound.limit()))?),
         };
+        if self.deadline.is_none() && ticket.is_none() {
+            return self.attempt(request, None).await;
+        }
         let began = Instant::now();
         // How long an upload takes says nothing of the origin.
         let is_timed = request.body().may_be_resent();

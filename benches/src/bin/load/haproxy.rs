@@ -1,4 +1,5 @@
-//! HAProxy as a peer: a proxy without a cache, one thread, connections to the origin kept and shared.
+//! HAProxy as a peer: a proxy without a cache, one thread, connections to the origin kept and shared. It tells the origin who asked, as
+//! the node does, but for `Forwarded`.
 
 use std::fs;
 use std::process::Command;
@@ -27,8 +28,13 @@ defaults
     timeout client 60s
     timeout server 60s
     http-reuse always
+    option forwardfor
 frontend in
     bind {listen}
+    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Host %[req.hdr(Host)]
+    http-request add-header Via 1.1\ haproxy
+    http-response add-header Via 1.1\ haproxy
     default_backend origin
 backend origin
     server origin {origin} pool-max-conn 64
