@@ -97,6 +97,7 @@ fn steps(https: u16, admin: SocketAddr, token_file: &Path, plugins: &[&str]) -> 
         title: "What the node says of itself",
         commands: vec![
             brim(&format!("status --admin http://{admin}")),
+            brim(&format!("origin list --admin http://{admin}")),
             format!("curl -s http://{admin}/metrics | grep '^brim_requests'"),
         ],
         look_at: "",
