@@ -128,6 +128,16 @@ async fn a_consistent_hash_goes_by_the_cache_key() {
         targets.dedup();
         targets.len()
     };
+    // A HEAD has the key of its GET.
+    for n in 0..20 {
+        brim.http1().get(&format!("/h?{n}")).await.assert_status(404);
+        brim.http1().ask(Method::HEAD, &format!("/h?{n}")).send().await.assert_status(404);
+    }
+    let heads = first.requests("/h").len();
+    assert!(heads > 2 && heads < 38 && heads + second.requests("/h").len() == 40, "{heads}");
+    for request in first.requests("/h") {
+        assert!(second.requests("/h").iter().all(|other| other.target != request.target), "{}", request.target);
+    }
     let (of_first, of_second) = (of(&first), of(&second));
     assert_eq!(of_first + of_second, 20);
     assert!(of_first > 2 && of_second > 2, "{of_first} {of_second}");

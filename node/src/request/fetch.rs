@@ -55,7 +55,7 @@ impl Cache {
         exchange: &mut Exchange,
     ) -> Result<Answer, RequestError> {
         if inbound.method == Method::HEAD {
-            return self.forward_as_asked(route, inbound, &need, "head", exchange).await;
+            return self.forward_as_asked(route, &key, inbound, &need, "head", exchange).await;
         }
         let began = Instant::now();
         let mut errand = Errand::new(need, inbound, self.snapshot.load().config.store.range_whole_max);
@@ -77,7 +77,7 @@ impl Cache {
                 // It may be another client's answer that could not be shared: this one's is stored if it may be.
                 Join::Unshared(_) if !forward::has_conditions(&inbound.headers) => break,
                 Join::Unshared(reason) => {
-                    return self.forward_as_asked(route, inbound, &errand.need, reason, exchange).await;
+                    return self.forward_as_asked(route, &key, inbound, &errand.need, reason, exchange).await;
                 }
                 Join::Fill(permit) => {
                     return self.fill(route, key, inbound, errand, Permit::Fill(permit), exchange).await;
@@ -244,6 +244,7 @@ impl Cache {
     async fn forward_as_asked(
         &self,
         route: &Arc<Route>,
+        key: &CacheKey,
         inbound: &Inbound,
         need: &Need,
         reason: &'static str,
@@ -251,6 +252,7 @@ impl Cache {
     ) -> Result<Answer, RequestError> {
         let content = inbound.query_content.clone().map_or_else(ForwardBody::empty, ForwardBody::full);
         let mut request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), content)?;
+        request.extensions_mut().insert(affinity(key));
         interim::relay(&self.telemetry, route, inbound, &mut request);
         let (began, sent) = (Instant::now(), head::Sent::now(self));
         match route.origin.send(request).await {
