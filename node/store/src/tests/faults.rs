@@ -165,6 +165,19 @@ async fn what_changes_while_the_tier_is_closed_does_not_come_back() {
     assert_eq!(store.stats().quarantined, 0);
 }
 
+/// What found no space and cannot be opened again for another reason is set aside after a few attempts.
+#[tokio::test]
+async fn a_tier_that_stays_closed_for_another_reason_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, faults) = open_with(dir.path()).await;
+    put_path(&store, "/before", 1, 5_000).await;
+    store.flush().await;
+    faults.plan(Step::IndexOpen, 0, 4, Fault::Io);
+    faults.plan(Step::IndexFlush, 0, 1, Fault::NoSpace);
+    until(&store, "another one", |stats| stats.quarantined == 1 && stats.disk == DiskState::Ready).await;
+    serves(&store, "/a").await;
+}
+
 /// A disk that is full while a store is opened costs nothing that is on it.
 #[tokio::test]
 async fn a_tier_that_cannot_be_opened_for_want_of_space_is_opened_later() {
