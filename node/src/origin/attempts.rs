@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::header::{HOST, HeaderValue, UPGRADE};
 use http::uri::PathAndQuery;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
@@ -125,6 +125,18 @@ impl Attempts {
         copy(request)
     }
 
+    /// For the head of the response to one attempt, which may be followed by another.
+    fn limit(&self, is_followed: bool, deadline: Option<Instant>) -> Duration {
+        let one = self.config.try_timeout.filter(|_| is_followed);
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        one.into_iter().chain(left).fold(self.response_timeout, Duration::min)
+    }
+
+    /// Whether another endpoint is asked after an answer of this status.
+    fn repeats(&self, status: StatusCode) -> bool {
+        self.config.statuses.iter().any(|range| range.contains(&status.as_u16()))
+    }
+
     /// After how long a second one is sent beside this request.
     fn hedge_after(&self, request: &Request<ForwardBody>) -> Option<Duration> {
         let percentile = self.config.hedge_percentile?;
@@ -192,12 +204,7 @@ impl Origin {
         loop {
             let is_last = tried.len() >= rules.config.max;
             let again = if is_last { None } else { rules.copy(&request) };
-            let limit = match (&again, rules.config.try_timeout) {
-                (Some(_), Some(limit)) => limit.min(rules.response_timeout),
-                _ => rules.response_timeout,
-            };
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let limit = left.map_or(limit, |left| left.min(limit));
+            let limit = rules.limit(again.is_some(), deadline);
             tried.push(place);
             let began = rules.times.as_ref().filter(|_| request.body().may_be_resent()).map(|_| Instant::now());
             let hedge_after = rules.hedge_after(&request).filter(|_| !is_last);
@@ -220,8 +227,7 @@ impl Origin {
                     if let Some(began) = began {
                         rules.answered(began.elapsed());
                     }
-                    let status = forwarded.response.status().as_u16();
-                    if !rules.config.statuses.iter().any(|range| range.contains(&status)) {
+                    if !rules.repeats(forwarded.response.status()) {
                         return Ok(settled(forwarded));
                     }
                     (Ok(settled(forwarded)), again, Further::Status)
@@ -298,7 +304,7 @@ impl Origin {
     fn is_good(&self, answer: &Result<ForwardedResponse, Failed>) -> bool {
         let Ok(forwarded) = answer else { return false };
         let status = forwarded.response.status();
-        !speaks_against(status) && !self.attempts.config.statuses.iter().any(|range| range.contains(&status.as_u16()))
+        !speaks_against(status) && !self.attempts.repeats(status)
     }
 
     /// What a request has in common with those that go to the same endpoint: its cache key, or else its URL.

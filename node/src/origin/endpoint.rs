@@ -18,7 +18,6 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
@@ -32,8 +31,9 @@ use super::pool::{Grant, NoConnection, Pool, PoolCounts, PoolLimits, Want};
 use super::resolve::{ADDRESSES_MAX, Addresses, Resolver};
 use super::stats::{EndpointCounts, EndpointStats};
 use super::target::TargetRules;
-use super::{ForwardedResponse, attempts, check, connect, tls};
-use crate::config::{Balance, CheckConfig, EndpointConfig, EndpointUrl, Http2, OriginConfig};
+use super::upkeep::Upkeep;
+use super::{ForwardedResponse, attempts, connect, tls};
+use crate::config::{EndpointConfig, EndpointUrl, Http2, OriginConfig};
 
 /// The head of a response; a longer one is a bad response.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -50,7 +50,7 @@ pub struct Endpoint {
     target: TargetRules,
     tls: Option<EndpointTls>,
     pool: Arc<Pool>,
-    limits: PoolLimits,
+    pub(super) limits: PoolLimits,
     stats: EndpointStats,
     load: Load,
     addresses: Addresses,
@@ -59,21 +59,10 @@ pub struct Endpoint {
     weight: AtomicU32,
     priority: AtomicU32,
     health: Health,
-    checks: Option<Checks>,
-    /// When connections are next made that are kept open.
-    next_warming: Mutex<Option<Instant>>,
-    next_measurement: Option<Mutex<Instant>>,
+    pub(super) upkeep: Upkeep,
     identity: u64,
     /// In another region than the node.
     is_elsewhere: bool,
-}
-
-/// The checks of one endpoint.
-#[derive(Debug)]
-struct Checks {
-    config: CheckConfig,
-    /// `None`: one is under way.
-    next: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -126,11 +115,6 @@ fn is_unprocessed(error: &hyper::Error) -> bool {
     let Some(error) = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>()) else { return false };
     error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
-
-/// How often the round trip is measured, where a policy goes by it.
-const MEASURE_EVERY: Duration = Duration::from_secs(30);
-/// Connections that are to be kept open are opened no more often.
-const WARMING_PAUSE: Duration = Duration::from_secs(1);
 
 /// 502, 503 and 504 are what something before the application says when it is not there. Any other status is the application's own.
 pub(super) fn speaks_against(status: StatusCode) -> bool {
@@ -223,7 +207,6 @@ impl Endpoint {
             age_max: origin.connection_age_max,
             requests_max: origin.connection_requests_max,
         };
-        let now = Instant::now();
         Ok(Self {
             load: Load::default(),
             addresses: Addresses::new(&config.url.host, config.url.port, resolver),
@@ -231,9 +214,7 @@ impl Endpoint {
             weight: AtomicU32::new(config.weight),
             priority: AtomicU32::new(config.priority),
             health: Health::new(Arc::clone(ejections)),
-            checks: origin.health.clone().map(|config| Checks { config, next: Mutex::new(Some(now)) }),
-            next_warming: Mutex::new(Some(now)),
-            next_measurement: (origin.balance == Balance::Geographic).then(|| Mutex::new(now)),
+            upkeep: Upkeep::of(origin),
             identity: xxhash_rust::xxh3::xxh3_64(config.url.to_string().as_bytes()),
             is_elsewhere: origin.region.is_some() && config.region != origin.region,
             name: written.as_str().into(),
@@ -280,33 +261,6 @@ impl Endpoint {
         }
     }
 
-    /// What is to be done now and then: closing what is too old, opening what is to be kept open, checking.
-    pub(super) fn tend(self: &Arc<Self>, now: Instant, reaps: bool) {
-        if reaps {
-            self.pool.reap(now);
-        }
-        // An ejection ends when its time is over, also where nobody asks.
-        self.health.is_usable(now);
-        self.resolve(now);
-        self.measure(now);
-        self.warm(now);
-        self.check(now);
-    }
-
-    /// Looks its name up when that is due.
-    fn resolve(self: &Arc<Self>, now: Instant) {
-        if !self.addresses.is_due(now) {
-            return;
-        }
-        let endpoint = Arc::clone(self);
-        tokio::spawn(async move {
-            if let Some(addresses) = endpoint.addresses.refresh().await {
-                tracing::info!(endpoint = %endpoint.name, ?addresses, "resolved");
-                endpoint.pool.leave_all_but(addresses);
-            }
-        });
-    }
-
     pub(super) fn addresses(&self) -> &Addresses {
         &self.addresses
     }
@@ -314,66 +268,6 @@ impl Endpoint {
     /// A number that is another one each time.
     pub(super) fn next_turn(&self) -> usize {
         self.turns.fetch_add(1, Ordering::Relaxed) % ADDRESSES_MAX
-    }
-
-    /// Measures the round trip now and then, where a policy goes by it: kept connections say nothing new of it.
-    fn measure(self: &Arc<Self>, now: Instant) {
-        let Some(next) = &self.next_measurement else { return };
-        let mut next = next.lock();
-        if *next > now {
-            return;
-        }
-        *next = now + MEASURE_EVERY;
-        let endpoint = Arc::clone(self);
-        tokio::spawn(async move {
-            // It notes how long it took.
-            let _ = connect::open_stream(&endpoint, Instant::now() + endpoint.connect_timeout()).await;
-        });
-    }
-
-    /// Opens connections that are to be kept open, as many as are missing. After one that failed it waits.
-    fn warm(self: &Arc<Self>, now: Instant) {
-        if self.limits.connections_min == 0 || !self.health.is_usable(now) {
-            return;
-        }
-        if self.next_warming.lock().is_none_or(|next| next > now) {
-            return;
-        }
-        while let Some(permit) = self.pool.permit_below_floor() {
-            // What an endpoint closes at once is not opened again at once.
-            *self.next_warming.lock() = Some(now + WARMING_PAUSE);
-            let endpoint = Arc::clone(self);
-            tokio::spawn(async move {
-                match connect::connect(&endpoint, permit).await {
-                    Ok(lease) => {
-                        endpoint.stats.count_warmed();
-                        // Unused, it goes to the pool.
-                        drop(lease);
-                    }
-                    Err(error) => {
-                        tracing::debug!(endpoint = %endpoint.name, error = error.as_detail(), "a connection that is to be kept open");
-                    }
-                }
-            });
-        }
-    }
-
-    /// Begins a check when its time has come.
-    fn check(self: &Arc<Self>, now: Instant) {
-        let Some(checks) = &self.checks else { return };
-        if checks.next.lock().take_if(|next| *next <= now).is_none() {
-            return;
-        }
-        let endpoint = Arc::clone(self);
-        tokio::spawn(async move {
-            let Some(Checks { config, next }) = &endpoint.checks else { return };
-            let found = check::check(&endpoint, config).await;
-            let after = (config.healthy_after, config.unhealthy_after);
-            if endpoint.health.checked(found, after, Instant::now()) {
-                tracing::info!(endpoint = %endpoint.name, "endpoint is back");
-            }
-            *next.lock() = Some(Instant::now() + check::pause(config));
-        });
     }
 
     pub(super) fn load(&self) -> &Load {
@@ -398,16 +292,7 @@ impl Endpoint {
         self.priority.load(Ordering::Relaxed)
     }
 
-    /// Whether requests may come to share a connection.
-    fn may_speak_http2(&self) -> bool {
-        match self.http2 {
-            Http2::Always => true,
-            Http2::Auto => self.tls.is_some(),
-            Http2::Never => false,
-        }
-    }
-
-    pub(super) fn pool(&self) -> &Pool {
+    pub(super) fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 
@@ -475,7 +360,7 @@ impl Endpoint {
                 Err(error) => return Err(self.failed(error, Some(request))),
             };
             // A connection that others use too may end under this request, before it was looked at.
-            let is_shared = self.may_speak_http2() && matches!(lease, Lease::Http2(_));
+            let is_shared = matches!(lease, Lease::Http2(_));
             let spare = if is_shared && want == Want::Any { attempts::copy(&request) } else { None };
             match self.exchange(lease, reused, request, limit).await {
                 Ok(mut forwarded) => {

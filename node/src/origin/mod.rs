@@ -35,6 +35,7 @@ mod socket;
 mod stats;
 mod target;
 mod tls;
+mod upkeep;
 
 #[cfg(test)]
 mod tests;

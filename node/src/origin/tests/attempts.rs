@@ -1,5 +1,7 @@
 //! Requests that go to a further endpoint, and those that must not.
 
+use std::sync::atomic::AtomicBool;
+
 use super::*;
 use crate::origin::AttemptCounts;
 
@@ -20,6 +22,24 @@ async fn silent() -> RawOrigin {
         connection.closed().await;
     })
     .await
+}
+
+/// Answers at once, or so late while it is told to.
+async fn stalling(late: Duration) -> (RawOrigin, Arc<AtomicBool>) {
+    let stalls = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stalls);
+    let script = move |mut connection: RawConnection, _| {
+        let told = Arc::clone(&told);
+        async move {
+            while connection.request().await.is_some() {
+                if told.load(SeqCst) {
+                    tokio::time::sleep(late).await;
+                }
+                connection.write(OK).await;
+            }
+        }
+    };
+    (RawOrigin::start(script).await, stalls)
 }
 
 async fn refusing() -> SocketAddr {
@@ -141,20 +161,7 @@ async fn repetitions_are_paid_for_from_a_budget() {
 /// One endpoint stalls now and then: a second request beside it is answered first, and the first one is dropped.
 #[tokio::test]
 async fn a_get_that_takes_long_is_hedged() {
-    let stalls = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let stalling = Arc::clone(&stalls);
-    let slow = RawOrigin::start(move |mut connection, _| {
-        let stalling = Arc::clone(&stalling);
-        async move {
-            while connection.request().await.is_some() {
-                if stalling.load(SeqCst) {
-                    return connection.closed().await;
-                }
-                connection.write(OK).await;
-            }
-        }
-    })
-    .await;
+    let (slow, stalls) = stalling(Duration::from_secs(60)).await;
     let good = RawOrigin::answering(OK).await;
     let retries = RetryConfig { hedge_percentile: Some(95), budget: 100, ..config(&[]).retries };
     let origin = retrying(&[slow.address, good.address], retries);
@@ -184,20 +191,7 @@ async fn a_get_that_takes_long_is_hedged() {
 /// A second endpoint that is quick to refuse takes nothing from the first one that answers.
 #[tokio::test]
 async fn a_hedge_that_answers_badly_does_not_win() {
-    let stalls = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let stalling = Arc::clone(&stalls);
-    let slow = RawOrigin::start(move |mut connection, _| {
-        let stalling = Arc::clone(&stalling);
-        async move {
-            while connection.request().await.is_some() {
-                if stalling.load(SeqCst) {
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-                connection.write(OK).await;
-            }
-        }
-    })
-    .await;
+    let (slow, stalls) = stalling(Duration::from_millis(200)).await;
     let busy = RawOrigin::answering(BUSY).await;
     let retries = RetryConfig { hedge_percentile: Some(50), budget: 100, ..config(&[]).retries };
     let ejection = EjectionConfig { consecutive_errors: 0, ..config(&[]).ejection };

@@ -38,21 +38,6 @@ fn state(origin: &Origin, place: usize) -> EndpointState {
     origin.snapshot().endpoints[place].health.state
 }
 
-/// Tends the origins as the node does, until the handle is dropped.
-struct Tended(tokio::task::JoinHandle<()>);
-
-impl Drop for Tended {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn tended(config: OriginConfig) -> (Arc<Origin>, Tended) {
-    let origins = Arc::new(origins(config));
-    let origin = origins.get("api").expect("it is there");
-    (origin, Tended(tokio::spawn(async move { origins.tend().await })))
-}
-
 async fn statuses(origin: &Origin, count: usize) -> Vec<u16> {
     let mut statuses = Vec::new();
     for _ in 0..count {

@@ -188,6 +188,21 @@ fn origin(config: OriginConfig) -> Arc<Origin> {
     origins(config).get("api").expect("it is there")
 }
 
+/// Tends the origins as the node does, until the handle is dropped.
+struct Tended(tokio::task::JoinHandle<()>);
+
+impl Drop for Tended {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn tended(config: OriginConfig) -> (Arc<Origin>, Tended) {
+    let origins = Arc::new(origins(config));
+    let origin = origins.get("api").expect("it is there");
+    (origin, Tended(tokio::spawn(async move { origins.tend().await })))
+}
+
 fn get(path: &str) -> Request<ForwardBody> {
     Request::builder().uri(path).header("host", "shop.test").body(ForwardBody::empty()).expect("a request")
 }

@@ -71,20 +71,6 @@ const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Another address of the loopback interface.
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
-struct Tended(tokio::task::JoinHandle<()>);
-
-impl Drop for Tended {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn tended(config: OriginConfig) -> (Arc<Origin>, Tended) {
-    let origins = Arc::new(origins(config));
-    let origin = origins.get("api").expect("it is there");
-    (origin, Tended(tokio::spawn(async move { origins.tend().await })))
-}
-
 /// Two servers on one port of two addresses, each telling which it is.
 async fn two_addresses() -> (u16, [Arc<AtomicUsize>; 2]) {
     loop {
