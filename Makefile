@@ -12,8 +12,8 @@ WASM := wasm32-unknown-unknown
 # Guests are a workspace of their own (another target, another profile), and so is the generator of the SDK's bindings.
 GUESTS := --manifest-path plugins/Cargo.toml
 BINDGEN := --manifest-path sdk/bindgen/Cargo.toml
-# The plugins that the demo uploads.
-PLUGINS := plugins/tenant-key plugins/device-key
+# The example plugins; the demo uploads those of its routes.
+PLUGINS := plugins/tenant-key plugins/device-key plugins/rest-tags plugins/webhook-purge
 BRIM := cargo run --quiet --release --package brim-node --bin brim --
 
 .PHONY: help run test lint bench soak fmt plugins deny audit clean setup

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
 use brim_semantics::{
-    CacheKey, CachePolicy, CacheStatus, ForwardReason, KeyMethod, KeyPart, Nominated, PartValue, PurgeState,
+    CacheKey, CachePolicy, CacheStatus, ForwardReason, KeyField, KeyMethod, KeyPart, Nominated, PartValue, PurgeState,
     RequestDirectives, RequestFacts, ResponseDirectives, Storable, StoredMeta, Target, reuse, storable, stored_headers,
     surrogate_keys,
 };
@@ -136,7 +136,9 @@ fn miss(criterion: &mut Criterion) {
     group.bench_function("stored_headers", |bencher| {
         bencher.iter(|| stored_headers(black_box(&response), &directives));
     });
-    group.bench_function("surrogate_keys_four", |bencher| bencher.iter(|| surrogate_keys(black_box(&response))));
+    group.bench_function("surrogate_keys_four", |bencher| {
+        bencher.iter(|| surrogate_keys(black_box(&response), KeyField::defaults()))
+    });
     group.bench_function("cache_status_stored", |bencher| {
         bencher.iter(|| {
             let status = CacheStatus::forward(ForwardReason::UriMiss).fwd_status(black_box(StatusCode::OK));

@@ -104,6 +104,7 @@ fn head(number: usize, store: &Store) -> ResponseHead {
         headers,
         nominated: Nominated::default(),
         surrogate_keys: vec!["products".into(), format!("product-{number}").into()],
+        content_keys: Vec::new(),
         fetched_at: store.position(),
         plugin: None,
     }
@@ -137,7 +138,14 @@ async fn purge_others(store: &Store) {
         let waiting: Vec<_> = (begin..begin + PURGES_AT_ONCE)
             .map(|number| {
                 let store = store.clone();
-                tokio::spawn(async move { store.purge(other(number), PurgeMode::Hard, SystemTime::now()).await })
+                tokio::spawn(async move {
+                    store
+                        .purge(
+                            brim_store::Purge::of(other(number), PurgeMode::Hard, SystemTime::now()),
+                            brim_store::COUNT_WAIT,
+                        )
+                        .await
+                })
             })
             .collect();
         for purge in waiting {
@@ -166,7 +174,10 @@ fn hits(criterion: &mut Criterion) {
             let mut left = usize::try_from(iterations).unwrap_or(usize::MAX);
             let mut spent = Duration::ZERO;
             while left > 0 {
-                let purge = bench.store.purge(other(purged), PurgeMode::Hard, SystemTime::now());
+                let purge = bench.store.purge(
+                    brim_store::Purge::of(other(purged), PurgeMode::Hard, SystemTime::now()),
+                    brim_store::COUNT_WAIT,
+                );
                 bench.runtime.block_on(purge).expect("a purge is acknowledged");
                 purged += 1;
                 let round = &keys[..left.min(KEYS)];
@@ -245,7 +256,8 @@ fn purges(criterion: &mut Criterion) {
     group.bench_function("surrogate_key_of_all_acknowledged", |bencher| {
         bencher.iter(|| {
             let selector = Selector::SurrogateKeys { site: None, keys: vec!["products".into()] };
-            let purge = store.purge(selector, PurgeMode::Soft, SystemTime::now());
+            let purge = store
+                .purge(brim_store::Purge::of(selector, PurgeMode::Soft, SystemTime::now()), brim_store::COUNT_WAIT);
             bench.runtime.block_on(purge).expect("a purge is acknowledged")
         });
     });
@@ -254,7 +266,8 @@ fn purges(criterion: &mut Criterion) {
         bencher.iter(|| {
             number = (number + 1) % KEYS;
             let selector = Selector::Url { authority: AUTHORITY.into(), path: path(number).into(), query: None };
-            let purge = store.purge(selector, PurgeMode::Hard, SystemTime::now());
+            let purge = store
+                .purge(brim_store::Purge::of(selector, PurgeMode::Hard, SystemTime::now()), brim_store::COUNT_WAIT);
             bench.runtime.block_on(purge).expect("a purge is acknowledged")
         });
     });

@@ -93,6 +93,7 @@ impl Responses {
             headers,
             nominated: self.nominated.clone(),
             surrogate_keys: vec![Self::parity(number).into(), format!("product-{number}").into()],
+            content_keys: Vec::new(),
             fetched_at,
             plugin: None,
         })

@@ -15,6 +15,7 @@ pub mod plugin_kit;
 pub mod plugins;
 mod reload;
 pub mod request;
+pub mod retry;
 pub mod route;
 pub mod serve;
 mod status;

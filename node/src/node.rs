@@ -19,7 +19,10 @@ use brim_host::{Host, HostConfig};
 use brim_store::{Store, StoreConfig};
 use tokio::net::TcpListener;
 
-use crate::admin::{self, AdminState, AdminToken, DrainRequest, NotDrained, OriginStatus};
+use crate::admin::{
+    self, AdminState, AdminToken, Audit, Confirmations, DrainRequest, NotDrained, OriginStatus, PurgeBounds,
+    PurgeRates, Tokens,
+};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigErrors};
 use crate::listen::{self, Drain, ListenContext, ListenCounters, Listeners, ThreadListeners, Tls};
@@ -27,7 +30,9 @@ use crate::origin::Origins;
 use crate::plugins::{Compiler, PluginRegistry, RegistryConfig};
 use crate::reload;
 use crate::request::explain::explain;
+use crate::request::refresh::{self, Refresher};
 use crate::request::{Cache, Snapshot};
+use crate::retry::Retries;
 use crate::route::Routes;
 use crate::status;
 use crate::tasks::{Running, Tasks};
@@ -108,7 +113,9 @@ pub struct Node {
     threads: Vec<JoinHandle<()>>,
     admin_stop: Drain,
     admin_task: tokio::task::JoinHandle<()>,
-    reaper: tokio::task::JoinHandle<()>,
+    audit: Arc<Audit>,
+    /// What goes on until the node stops. What it has not done then is on disk, or may be left.
+    behind: [tokio::task::JoinHandle<()>; 3],
 }
 
 /// What the admin API and reloads reach.
@@ -131,13 +138,14 @@ impl Node {
         make_data_dir(&config.data_dir)?;
         let listeners = Listeners::bind(&config.listen)?;
         let admin_listener = bind_admin(config.admin.listen)?;
-        let cache = Arc::new(make_cache(&config, &parts).await?);
+        let (refresher, refreshing) = Refresher::new();
+        let cache = Arc::new(make_cache(&config, &parts, refresher).await?);
         let tls = if config.listen.https.is_empty() {
             None
         } else {
             Some(Tls::new(&config.tls, &config.data_dir, parts.clock.now())?)
         };
-        let token = AdminToken::read_or_make(&config.admin.token_file)?;
+        let admin_token = AdminToken::read_or_make(&config.admin.token_file)?;
         let shared = Arc::new(Shared {
             cache,
             tls,
@@ -153,9 +161,13 @@ impl Node {
         status::tell_metrics(&shared);
         let threads = start_threads(&shared, listeners, &config)?;
         let admin_stop = Drain::default();
-        let admin_task = tokio::spawn(serve_admin(admin_listener, admin_state(&shared, token), admin_stop.clone()));
+        let admin_state = admin_state(&shared, &config, admin_token).map_err(StartError::Thread)?;
+        let audit = admin_state.audit.clone();
+        let admin_task = tokio::spawn(serve_admin(admin_listener, admin_state, admin_stop.clone()));
         let reaper = tokio::spawn(tend_origins(shared.clone()));
-        Ok(Self { shared, threads, admin_stop, admin_task, reaper })
+        let retrying = tokio::spawn(shared.cache.retries.clone().run(shared.cache.clone()));
+        let refreshing = tokio::spawn(refresh::run(shared.cache.clone(), refreshing));
+        Ok(Self { shared, threads, admin_stop, admin_task, audit, behind: [reaper, retrying, refreshing] })
     }
 
     /// The real addresses of `listen.http`.
@@ -203,7 +215,7 @@ impl Node {
         if joined.await.is_err() {
             tracing::error!("waiting for the data threads failed");
         }
-        self.reaper.abort();
+        self.behind.iter().for_each(tokio::task::JoinHandle::abort);
         shared.cache.snapshot.load().origins.close();
         self.admin_stop.start();
         if self.admin_task.await.is_err() {
@@ -211,6 +223,10 @@ impl Node {
         }
         if tokio::time::timeout(STORE_CLOSE_MAX, shared.cache.store.close()).await.is_err() {
             tracing::error!("the store did not close within {STORE_CLOSE_MAX:?}");
+        }
+        let audit = self.audit;
+        if tokio::task::spawn_blocking(move || audit.close()).await.is_err() {
+            tracing::error!("closing the audit log failed");
         }
         shared.cache.telemetry.access_log.close();
     }
@@ -231,7 +247,7 @@ fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
     bind().map_err(|source| StartError::BindAdmin { address, source })
 }
 
-async fn make_cache(config: &Config, parts: &Parts) -> Result<Cache, StartError> {
+async fn make_cache(config: &Config, parts: &Parts, refresher: Refresher) -> Result<Cache, StartError> {
     let store = Store::open(StoreConfig {
         disk_max: config.store.disk_max,
         memory_max: config.store.memory_max,
@@ -266,12 +282,15 @@ async fn make_cache(config: &Config, parts: &Parts) -> Result<Cache, StartError>
         clock: parts.clock.clone(),
         telemetry: Arc::new(telemetry),
         tasks: Tasks::default(),
+        refresher,
+        retries: Retries::open(config.data_dir.join("retries")),
     })
 }
 
 fn host_config(config: &Config) -> HostConfig {
     HostConfig {
         key_deadline: config.plugins.key_deadline,
+        invalidation_deadline: config.plugins.invalidation_deadline,
         memory_max: usize::try_from(config.plugins.memory_max).unwrap_or(usize::MAX),
         instances_max: config.plugins.instances_max,
         component_bytes_max: usize::try_from(config.plugins.component_bytes_max).unwrap_or(usize::MAX),
@@ -340,15 +359,35 @@ async fn serve_admin(listener: TcpListener, state: AdminState, stop: Drain) {
     admin::serve(listener, state, stop.started()).await;
 }
 
-fn admin_state(shared: &Arc<Shared>, token: AdminToken) -> AdminState {
+fn admin_state(shared: &Arc<Shared>, config: &Config, token: AdminToken) -> io::Result<AdminState> {
     let cache = &shared.cache;
     let (for_status, for_metrics, for_reload, for_ready) =
         (shared.clone(), shared.clone(), shared.clone(), shared.clone());
     let (for_sites, for_urls, for_explanations) = (cache.clone(), cache.clone(), cache.clone());
     let (for_origins, for_drains) = (cache.clone(), cache.clone());
-    AdminState {
-        token,
+    let (for_site_of, for_counts, for_refreshes) = (cache.clone(), cache.clone(), cache.clone());
+    let audit = Arc::new(Audit::start(&config.data_dir)?);
+    status::tell_audit(&cache.telemetry.metrics, audit.counts().clone());
+    Ok(AdminState {
+        tokens: Arc::new(Tokens::open(&config.data_dir, token)),
+        audit,
+        strangers: Arc::default(),
+        rates: Arc::new(PurgeRates::default()),
+        confirmations: Arc::new(Confirmations::new()?),
+        purge_bounds: PurgeBounds {
+            per_minute: config.admin.purges_per_minute,
+            blast_radius_max: config.admin.blast_radius_max,
+            blast_radius_share: config.admin.blast_radius_share,
+        },
+        node_name: config.node_name.clone().unwrap_or_else(host_name).into(),
+        clock: cache.clock.clone(),
+        count: Arc::new(move |family, labels| for_counts.telemetry.metrics.count_labelled(family, labels)),
+        refresh: Arc::new(move |selectors| for_refreshes.refresher.refresh(selectors)),
+        site_of: Arc::new(move |authority| {
+            for_site_of.snapshot.load().routes.site(authority).map(|site| site.name.to_string())
+        }),
         store: cache.store.clone(),
+        retries: cache.retries.clone(),
         plugins: cache.plugins.clone(),
         tasks: cache.tasks.clone(),
         status: Arc::new(move || status::node_status(&for_status)),
@@ -372,7 +411,12 @@ fn admin_state(shared: &Arc<Shared>, token: AdminToken) -> AdminState {
         }),
         drain: Arc::new(move |name, request| drain(&for_drains, name, request)),
         header_count_max: cache.snapshot.load().config.listen.header_count_max,
-    }
+    })
+}
+
+/// What the system calls this machine.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn drain(cache: &Cache, name: &str, request: &DrainRequest) -> Result<OriginStatus, NotDrained> {

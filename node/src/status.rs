@@ -8,11 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use brim_store::{DiskState, StoreStats};
 
-use crate::admin::{EndpointStatus, NodeStatus, OriginStatus, RequestStatus, StoreStatus};
+use crate::admin::{AuditCounts, EndpointStatus, NodeStatus, OriginStatus, RequestStatus, StoreStatus};
 use crate::config::Config;
 use crate::node::Shared;
 use crate::origin::{AttemptCounts, EndpointSnapshot, EndpointState, Further, WAIT_BUCKETS_MS};
-use crate::telemetry::{Family, Scrape};
+use crate::telemetry::{Family, Metrics, Scrape};
 
 /// The figures of `/v1/status`.
 pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
@@ -35,6 +35,7 @@ pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
             hit_ratio: (looked_up > 0).then(|| totals.hit_ratio()),
         },
         purge_position: stats.position.0,
+        invalidation_retries: cache.retries.count() as u64,
         origins: snapshot.origins.snapshot().into_iter().map(origin_status).collect(),
     }
 }
@@ -110,6 +111,14 @@ pub(crate) fn origin_status(origin: crate::origin::OriginSnapshot) -> OriginStat
         checks_failed: endpoint.health.checks.1,
     });
     OriginStatus { name: origin.name, endpoints: endpoints.collect(), discovery_failures: origin.discovery_failures }
+}
+
+/// Lets metrics ask the audit log.
+pub(crate) fn tell_audit(metrics: &Metrics, counts: Arc<AuditCounts>) {
+    metrics.on_scrape(move |scrape| {
+        scrape.set(Family::AuditLines, &[], counts.written.load(Ordering::Relaxed));
+        scrape.set(Family::AuditDropped, &[], counts.dropped.load(Ordering::Relaxed));
+    });
 }
 
 /// Lets metrics ask everybody who counts for himself.
@@ -212,6 +221,7 @@ fn tell_disk(stats: &StoreStats, scrape: &mut Scrape) {
 }
 
 fn tell_plugins(shared: &Shared, scrape: &mut Scrape) {
+    scrape.set(Family::InvalidationRetries, &[], shared.cache.retries.count() as u64);
     for plugin in shared.cache.plugins.list() {
         let Some(stats) = &plugin.stats else { continue };
         let name = plugin.name.as_str();

@@ -3,7 +3,7 @@
 //   * runtime_path: "crate::rt"
 //   * default-bindings-module: "$crate::bindings"
 //   * disable-run-ctors-once-workaround
-//   * export-macro-name: __export_cache_key_plugin
+//   * export-macro-name: __export_whole_world
 //   * pub-export-macro
 #[allow(dead_code, clippy::all)]
 pub mod brim {
@@ -13,8 +13,7 @@ pub mod brim {
         pub mod log {
             #[used]
             #[doc(hidden)]
-            static __FORCE_SECTION_REF: fn() =
-                super::super::super::__link_custom_section_describing_imports;
+            static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
 
             #[repr(u8)]
             #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
@@ -105,8 +104,7 @@ pub mod brim {
         pub mod config {
             #[used]
             #[doc(hidden)]
-            static __FORCE_SECTION_REF: fn() =
-                super::super::super::__link_custom_section_describing_imports;
+            static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
 
             use super::super::super::_rt;
             #[allow(unused_unsafe, clippy::all)]
@@ -115,13 +113,9 @@ pub mod brim {
                 unsafe {
                     #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
                     #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
-                    struct RetArea(
-                        [::core::mem::MaybeUninit<u8>; 3 * ::core::mem::size_of::<*const u8>()],
-                    );
-                    let mut ret_area = RetArea(
-                        [::core::mem::MaybeUninit::uninit();
-                            3 * ::core::mem::size_of::<*const u8>()],
-                    );
+                    struct RetArea([::core::mem::MaybeUninit<u8>; 3 * ::core::mem::size_of::<*const u8>()]);
+                    let mut ret_area =
+                        RetArea([::core::mem::MaybeUninit::uninit(); 3 * ::core::mem::size_of::<*const u8>()]);
                     let vec0 = name;
                     let ptr0 = vec0.as_ptr().cast::<u8>();
                     let len0 = vec0.len();
@@ -143,12 +137,8 @@ pub mod brim {
                         0 => None,
                         1 => {
                             let e = {
-                                let l4 = *ptr1
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l5 = *ptr1
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
+                                let l4 = *ptr1.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l5 = *ptr1.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                 let len6 = l5;
                                 let bytes6 = _rt::Vec::from_raw_parts(l4.cast(), len6, len6);
 
@@ -168,8 +158,7 @@ pub mod brim {
         pub mod types {
             #[used]
             #[doc(hidden)]
-            static __FORCE_SECTION_REF: fn() =
-                super::super::super::__link_custom_section_describing_imports;
+            static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
 
             use super::super::super::_rt;
             /// A header field line of the request. The name is lower case; the value may be any bytes HTTP allows.
@@ -180,10 +169,7 @@ pub mod brim {
             }
             impl ::core::fmt::Debug for Field {
                 fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                    f.debug_struct("Field")
-                        .field("name", &self.name)
-                        .field("value", &self.value)
-                        .finish()
+                    f.debug_struct("Field").field("name", &self.name).field("value", &self.value).finish()
                 }
             }
             /// One cookie of the request, as the client sent it.
@@ -194,10 +180,7 @@ pub mod brim {
             }
             impl ::core::fmt::Debug for Cookie {
                 fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                    f.debug_struct("Cookie")
-                        .field("name", &self.name)
-                        .field("value", &self.value)
-                        .finish()
+                    f.debug_struct("Cookie").field("name", &self.name).field("value", &self.value).finish()
                 }
             }
             /// Room to grow. A name that the reader does not know is ignored.
@@ -208,10 +191,7 @@ pub mod brim {
             }
             impl ::core::fmt::Debug for Extra {
                 fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                    f.debug_struct("Extra")
-                        .field("name", &self.name)
-                        .field("value", &self.value)
-                        .finish()
+                    f.debug_struct("Extra").field("name", &self.name).field("value", &self.value).finish()
                 }
             }
             /// Why a rule gives no decision. The message is for the operator; the client never sees it.
@@ -222,10 +202,7 @@ pub mod brim {
             }
             impl ::core::fmt::Debug for Failure {
                 fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                    f.debug_struct("Failure")
-                        .field("message", &self.message)
-                        .field("extras", &self.extras)
-                        .finish()
+                    f.debug_struct("Failure").field("message", &self.message).field("extras", &self.extras).finish()
                 }
             }
             impl ::core::fmt::Display for Failure {
@@ -246,8 +223,7 @@ pub mod exports {
             pub mod meta {
                 #[used]
                 #[doc(hidden)]
-                static __FORCE_SECTION_REF: fn() =
-                    super::super::super::super::__link_custom_section_describing_imports;
+                static __FORCE_SECTION_REF: fn() = super::super::super::super::__link_custom_section_describing_imports;
 
                 use super::super::super::super::_rt;
                 pub type Extra = super::super::super::super::brim::rules::types::Extra;
@@ -266,9 +242,7 @@ pub mod exports {
                         match self {
                             QueryInputs::None => f.debug_tuple("QueryInputs::None").finish(),
                             QueryInputs::All => f.debug_tuple("QueryInputs::All").finish(),
-                            QueryInputs::Named(e) => {
-                                f.debug_tuple("QueryInputs::Named").field(e).finish()
-                            }
+                            QueryInputs::Named(e) => f.debug_tuple("QueryInputs::Named").field(e).finish(),
                         }
                     }
                 }
@@ -319,57 +293,34 @@ pub mod exports {
                     unsafe {
                         let result0 = { T_::describe() };
                         let ptr1 = (&raw mut _RET_AREA.0).cast::<u8>();
-                        let Description {
-                            name: name2,
-                            version: version2,
-                            inputs: inputs2,
-                            extras: extras2,
-                        } = result0;
+                        let Description { name: name2, version: version2, inputs: inputs2, extras: extras2 } = result0;
                         let vec3 = (name2.into_bytes()).into_boxed_slice();
                         let ptr3 = vec3.as_ptr().cast::<u8>();
                         let len3 = vec3.len();
                         ::core::mem::forget(vec3);
-                        *ptr1
-                            .add(::core::mem::size_of::<*const u8>())
-                            .cast::<usize>() = len3;
+                        *ptr1.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len3;
                         *ptr1.add(0).cast::<*mut u8>() = ptr3.cast_mut();
                         let vec4 = (version2.into_bytes()).into_boxed_slice();
                         let ptr4 = vec4.as_ptr().cast::<u8>();
                         let len4 = vec4.len();
                         ::core::mem::forget(vec4);
-                        *ptr1
-                            .add(3 * ::core::mem::size_of::<*const u8>())
-                            .cast::<usize>() = len4;
-                        *ptr1
-                            .add(2 * ::core::mem::size_of::<*const u8>())
-                            .cast::<*mut u8>() = ptr4.cast_mut();
-                        let Inputs {
-                            path: path5,
-                            query: query5,
-                            headers: headers5,
-                            cookies: cookies5,
-                        } = inputs2;
-                        *ptr1
-                            .add(4 * ::core::mem::size_of::<*const u8>())
-                            .cast::<u8>() = (match path5 {
+                        *ptr1.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len4;
+                        *ptr1.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr4.cast_mut();
+                        let Inputs { path: path5, query: query5, headers: headers5, cookies: cookies5 } = inputs2;
+                        *ptr1.add(4 * ::core::mem::size_of::<*const u8>()).cast::<u8>() = (match path5 {
                             true => 1,
                             false => 0,
-                        }) as u8;
+                        })
+                            as u8;
                         match query5 {
                             QueryInputs::None => {
-                                *ptr1
-                                    .add(5 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<u8>() = (0i32) as u8;
+                                *ptr1.add(5 * ::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
                             }
                             QueryInputs::All => {
-                                *ptr1
-                                    .add(5 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<u8>() = (1i32) as u8;
+                                *ptr1.add(5 * ::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
                             }
                             QueryInputs::Named(e) => {
-                                *ptr1
-                                    .add(5 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<u8>() = (2i32) as u8;
+                                *ptr1.add(5 * ::core::mem::size_of::<*const u8>()).cast::<u8>() = (2i32) as u8;
                                 let vec7 = e;
                                 let len7 = vec7.len();
                                 let layout7 = _rt::alloc::Layout::from_size_align(
@@ -382,25 +333,18 @@ pub mod exports {
                                     cleanup.forget();
                                 }
                                 for (i, e) in vec7.into_iter().enumerate() {
-                                    let base =
-                                        result7.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    let base = result7.add(i * (2 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let vec6 = (e.into_bytes()).into_boxed_slice();
                                         let ptr6 = vec6.as_ptr().cast::<u8>();
                                         let len6 = vec6.len();
                                         ::core::mem::forget(vec6);
-                                        *base
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len6;
+                                        *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len6;
                                         *base.add(0).cast::<*mut u8>() = ptr6.cast_mut();
                                     }
                                 }
-                                *ptr1
-                                    .add(7 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len7;
-                                *ptr1
-                                    .add(6 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result7;
+                                *ptr1.add(7 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len7;
+                                *ptr1.add(6 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result7;
                             }
                         }
                         let vec9 = headers5;
@@ -421,18 +365,12 @@ pub mod exports {
                                 let ptr8 = vec8.as_ptr().cast::<u8>();
                                 let len8 = vec8.len();
                                 ::core::mem::forget(vec8);
-                                *base
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len8;
+                                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len8;
                                 *base.add(0).cast::<*mut u8>() = ptr8.cast_mut();
                             }
                         }
-                        *ptr1
-                            .add(9 * ::core::mem::size_of::<*const u8>())
-                            .cast::<usize>() = len9;
-                        *ptr1
-                            .add(8 * ::core::mem::size_of::<*const u8>())
-                            .cast::<*mut u8>() = result9;
+                        *ptr1.add(9 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len9;
+                        *ptr1.add(8 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result9;
                         let vec11 = cookies5;
                         let len11 = vec11.len();
                         let layout11 = _rt::alloc::Layout::from_size_align(
@@ -451,18 +389,12 @@ pub mod exports {
                                 let ptr10 = vec10.as_ptr().cast::<u8>();
                                 let len10 = vec10.len();
                                 ::core::mem::forget(vec10);
-                                *base
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len10;
+                                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len10;
                                 *base.add(0).cast::<*mut u8>() = ptr10.cast_mut();
                             }
                         }
-                        *ptr1
-                            .add(11 * ::core::mem::size_of::<*const u8>())
-                            .cast::<usize>() = len11;
-                        *ptr1
-                            .add(10 * ::core::mem::size_of::<*const u8>())
-                            .cast::<*mut u8>() = result11;
+                        *ptr1.add(11 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len11;
+                        *ptr1.add(10 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result11;
                         let vec15 = extras2;
                         let len15 = vec15.len();
                         let layout15 = _rt::alloc::Layout::from_size_align(
@@ -485,28 +417,18 @@ pub mod exports {
                                 let ptr13 = vec13.as_ptr().cast::<u8>();
                                 let len13 = vec13.len();
                                 ::core::mem::forget(vec13);
-                                *base
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len13;
+                                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len13;
                                 *base.add(0).cast::<*mut u8>() = ptr13.cast_mut();
                                 let vec14 = (value12.into_bytes()).into_boxed_slice();
                                 let ptr14 = vec14.as_ptr().cast::<u8>();
                                 let len14 = vec14.len();
                                 ::core::mem::forget(vec14);
-                                *base
-                                    .add(3 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len14;
-                                *base
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = ptr14.cast_mut();
+                                *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len14;
+                                *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr14.cast_mut();
                             }
                         }
-                        *ptr1
-                            .add(13 * ::core::mem::size_of::<*const u8>())
-                            .cast::<usize>() = len15;
-                        *ptr1
-                            .add(12 * ::core::mem::size_of::<*const u8>())
-                            .cast::<*mut u8>() = result15;
+                        *ptr1.add(13 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len15;
+                        *ptr1.add(12 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result15;
                         ptr1
                     }
                 }
@@ -515,42 +437,25 @@ pub mod exports {
                 pub unsafe fn __post_return_describe<T_: Guest>(arg0: *mut u8) {
                     unsafe {
                         let l0 = *arg0.add(0).cast::<*mut u8>();
-                        let l1 = *arg0
-                            .add(::core::mem::size_of::<*const u8>())
-                            .cast::<usize>();
+                        let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
                         _rt::cabi_dealloc(l0, l1, 1);
-                        let l2 = *arg0
-                            .add(2 * ::core::mem::size_of::<*const u8>())
-                            .cast::<*mut u8>();
-                        let l3 = *arg0
-                            .add(3 * ::core::mem::size_of::<*const u8>())
-                            .cast::<usize>();
+                        let l2 = *arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l3 = *arg0.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                         _rt::cabi_dealloc(l2, l3, 1);
-                        let l4 = i32::from(
-                            *arg0
-                                .add(5 * ::core::mem::size_of::<*const u8>())
-                                .cast::<u8>(),
-                        );
+                        let l4 = i32::from(*arg0.add(5 * ::core::mem::size_of::<*const u8>()).cast::<u8>());
                         match l4 {
                             0 => (),
                             1 => (),
                             _ => {
-                                let l5 = *arg0
-                                    .add(6 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l6 = *arg0
-                                    .add(7 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
+                                let l5 = *arg0.add(6 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l6 = *arg0.add(7 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                 let base9 = l5;
                                 let len9 = l6;
                                 for i in 0..len9 {
-                                    let base =
-                                        base9.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    let base = base9.add(i * (2 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let l7 = *base.add(0).cast::<*mut u8>();
-                                        let l8 = *base
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>();
+                                        let l8 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
                                         _rt::cabi_dealloc(l7, l8, 1);
                                     }
                                 }
@@ -561,21 +466,15 @@ pub mod exports {
                                 );
                             }
                         }
-                        let l10 = *arg0
-                            .add(8 * ::core::mem::size_of::<*const u8>())
-                            .cast::<*mut u8>();
-                        let l11 = *arg0
-                            .add(9 * ::core::mem::size_of::<*const u8>())
-                            .cast::<usize>();
+                        let l10 = *arg0.add(8 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l11 = *arg0.add(9 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                         let base14 = l10;
                         let len14 = l11;
                         for i in 0..len14 {
                             let base = base14.add(i * (2 * ::core::mem::size_of::<*const u8>()));
                             {
                                 let l12 = *base.add(0).cast::<*mut u8>();
-                                let l13 = *base
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
+                                let l13 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
                                 _rt::cabi_dealloc(l12, l13, 1);
                             }
                         }
@@ -584,21 +483,15 @@ pub mod exports {
                             len14 * (2 * ::core::mem::size_of::<*const u8>()),
                             ::core::mem::size_of::<*const u8>(),
                         );
-                        let l15 = *arg0
-                            .add(10 * ::core::mem::size_of::<*const u8>())
-                            .cast::<*mut u8>();
-                        let l16 = *arg0
-                            .add(11 * ::core::mem::size_of::<*const u8>())
-                            .cast::<usize>();
+                        let l15 = *arg0.add(10 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l16 = *arg0.add(11 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                         let base19 = l15;
                         let len19 = l16;
                         for i in 0..len19 {
                             let base = base19.add(i * (2 * ::core::mem::size_of::<*const u8>()));
                             {
                                 let l17 = *base.add(0).cast::<*mut u8>();
-                                let l18 = *base
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
+                                let l18 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
                                 _rt::cabi_dealloc(l17, l18, 1);
                             }
                         }
@@ -607,28 +500,18 @@ pub mod exports {
                             len19 * (2 * ::core::mem::size_of::<*const u8>()),
                             ::core::mem::size_of::<*const u8>(),
                         );
-                        let l20 = *arg0
-                            .add(12 * ::core::mem::size_of::<*const u8>())
-                            .cast::<*mut u8>();
-                        let l21 = *arg0
-                            .add(13 * ::core::mem::size_of::<*const u8>())
-                            .cast::<usize>();
+                        let l20 = *arg0.add(12 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l21 = *arg0.add(13 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                         let base26 = l20;
                         let len26 = l21;
                         for i in 0..len26 {
                             let base = base26.add(i * (4 * ::core::mem::size_of::<*const u8>()));
                             {
                                 let l22 = *base.add(0).cast::<*mut u8>();
-                                let l23 = *base
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
+                                let l23 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
                                 _rt::cabi_dealloc(l22, l23, 1);
-                                let l24 = *base
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l25 = *base
-                                    .add(3 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
+                                let l24 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l25 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                 _rt::cabi_dealloc(l24, l25, 1);
                             }
                         }
@@ -663,12 +546,9 @@ pub mod exports {
 
                 #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
                 #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
-                struct _RetArea(
-                    [::core::mem::MaybeUninit<u8>; 14 * ::core::mem::size_of::<*const u8>()],
-                );
-                static mut _RET_AREA: _RetArea = _RetArea(
-                    [::core::mem::MaybeUninit::uninit(); 14 * ::core::mem::size_of::<*const u8>()],
-                );
+                struct _RetArea([::core::mem::MaybeUninit<u8>; 14 * ::core::mem::size_of::<*const u8>()]);
+                static mut _RET_AREA: _RetArea =
+                    _RetArea([::core::mem::MaybeUninit::uninit(); 14 * ::core::mem::size_of::<*const u8>()]);
             }
 
             /// Shapes the cache key of a request.
@@ -679,8 +559,7 @@ pub mod exports {
             pub mod cache_key {
                 #[used]
                 #[doc(hidden)]
-                static __FORCE_SECTION_REF: fn() =
-                    super::super::super::super::__link_custom_section_describing_imports;
+                static __FORCE_SECTION_REF: fn() = super::super::super::super::__link_custom_section_describing_imports;
 
                 use super::super::super::super::_rt;
                 pub type Field = super::super::super::super::brim::rules::types::Field;
@@ -731,18 +610,10 @@ pub mod exports {
                 impl ::core::fmt::Debug for PartValue {
                     fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
                         match self {
-                            PartValue::Text(e) => {
-                                f.debug_tuple("PartValue::Text").field(e).finish()
-                            }
-                            PartValue::Bytes(e) => {
-                                f.debug_tuple("PartValue::Bytes").field(e).finish()
-                            }
-                            PartValue::Integer(e) => {
-                                f.debug_tuple("PartValue::Integer").field(e).finish()
-                            }
-                            PartValue::Flag(e) => {
-                                f.debug_tuple("PartValue::Flag").field(e).finish()
-                            }
+                            PartValue::Text(e) => f.debug_tuple("PartValue::Text").field(e).finish(),
+                            PartValue::Bytes(e) => f.debug_tuple("PartValue::Bytes").field(e).finish(),
+                            PartValue::Integer(e) => f.debug_tuple("PartValue::Integer").field(e).finish(),
+                            PartValue::Flag(e) => f.debug_tuple("PartValue::Flag").field(e).finish(),
                             PartValue::Absent => f.debug_tuple("PartValue::Absent").finish(),
                         }
                     }
@@ -755,10 +626,7 @@ pub mod exports {
                 }
                 impl ::core::fmt::Debug for Part {
                     fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                        f.debug_struct("Part")
-                            .field("name", &self.name)
-                            .field("value", &self.value)
-                            .finish()
+                        f.debug_struct("Part").field("name", &self.name).field("value", &self.value).finish()
                     }
                 }
                 #[derive(Clone)]
@@ -772,9 +640,7 @@ pub mod exports {
                     fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
                         match self {
                             QueryUse::Keep => f.debug_tuple("QueryUse::Keep").finish(),
-                            QueryUse::Replace(e) => {
-                                f.debug_tuple("QueryUse::Replace").field(e).finish()
-                            }
+                            QueryUse::Replace(e) => f.debug_tuple("QueryUse::Replace").field(e).finish(),
                         }
                     }
                 }
@@ -802,73 +668,45 @@ pub mod exports {
                     unsafe {
                         let result43 = {
                             let l0 = *arg0.add(0).cast::<*mut u8>();
-                            let l1 = *arg0
-                                .add(::core::mem::size_of::<*const u8>())
-                                .cast::<usize>();
+                            let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
                             let len2 = l1;
                             let bytes2 = _rt::Vec::from_raw_parts(l0.cast(), len2, len2);
-                            let l3 = *arg0
-                                .add(2 * ::core::mem::size_of::<*const u8>())
-                                .cast::<*mut u8>();
-                            let l4 = *arg0
-                                .add(3 * ::core::mem::size_of::<*const u8>())
-                                .cast::<usize>();
+                            let l3 = *arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l4 = *arg0.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                             let len5 = l4;
                             let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
-                            let l6 = *arg0
-                                .add(4 * ::core::mem::size_of::<*const u8>())
-                                .cast::<*mut u8>();
-                            let l7 = *arg0
-                                .add(5 * ::core::mem::size_of::<*const u8>())
-                                .cast::<usize>();
+                            let l6 = *arg0.add(4 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l7 = *arg0.add(5 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                             let len8 = l7;
                             let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
-                            let l9 = *arg0
-                                .add(6 * ::core::mem::size_of::<*const u8>())
-                                .cast::<*mut u8>();
-                            let l10 = *arg0
-                                .add(7 * ::core::mem::size_of::<*const u8>())
-                                .cast::<usize>();
+                            let l9 = *arg0.add(6 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l10 = *arg0.add(7 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                             let len11 = l10;
                             let bytes11 = _rt::Vec::from_raw_parts(l9.cast(), len11, len11);
-                            let l12 = i32::from(
-                                *arg0
-                                    .add(8 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<u8>(),
-                            );
-                            let l16 = *arg0
-                                .add(11 * ::core::mem::size_of::<*const u8>())
-                                .cast::<*mut u8>();
-                            let l17 = *arg0
-                                .add(12 * ::core::mem::size_of::<*const u8>())
-                                .cast::<usize>();
+                            let l12 = i32::from(*arg0.add(8 * ::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let l16 = *arg0.add(11 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l17 = *arg0.add(12 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                             let base24 = l16;
                             let len24 = l17;
                             let mut result24 = _rt::Vec::with_capacity(len24);
                             for i in 0..len24 {
-                                let base =
-                                    base24.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let base = base24.add(i * (4 * ::core::mem::size_of::<*const u8>()));
                                 let e24 = {
                                     let l18 = *base.add(0).cast::<*mut u8>();
-                                    let l19 = *base
-                                        .add(::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
+                                    let l19 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
                                     let len20 = l19;
-                                    let bytes20 =
-                                        _rt::Vec::from_raw_parts(l18.cast(), len20, len20);
-                                    let l21 = *base
-                                        .add(2 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<*mut u8>();
-                                    let l22 = *base
-                                        .add(3 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
+                                    let bytes20 = _rt::Vec::from_raw_parts(l18.cast(), len20, len20);
+                                    let l21 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l22 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                     let len23 = l22;
 
                                     super::super::super::super::brim::rules::types::Field {
                                         name: _rt::string_lift(bytes20),
-                                        value: <_ as From<_rt::Vec<_>>>::from(
-                                            _rt::Vec::from_raw_parts(l21.cast(), len23, len23),
-                                        ),
+                                        value: <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(
+                                            l21.cast(),
+                                            len23,
+                                            len23,
+                                        )),
                                     }
                                 };
                                 result24.push(e24);
@@ -878,39 +716,29 @@ pub mod exports {
                                 len24 * (4 * ::core::mem::size_of::<*const u8>()),
                                 ::core::mem::size_of::<*const u8>(),
                             );
-                            let l25 = *arg0
-                                .add(13 * ::core::mem::size_of::<*const u8>())
-                                .cast::<*mut u8>();
-                            let l26 = *arg0
-                                .add(14 * ::core::mem::size_of::<*const u8>())
-                                .cast::<usize>();
+                            let l25 = *arg0.add(13 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l26 = *arg0.add(14 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                             let base33 = l25;
                             let len33 = l26;
                             let mut result33 = _rt::Vec::with_capacity(len33);
                             for i in 0..len33 {
-                                let base =
-                                    base33.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let base = base33.add(i * (4 * ::core::mem::size_of::<*const u8>()));
                                 let e33 = {
                                     let l27 = *base.add(0).cast::<*mut u8>();
-                                    let l28 = *base
-                                        .add(::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
+                                    let l28 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
                                     let len29 = l28;
-                                    let bytes29 =
-                                        _rt::Vec::from_raw_parts(l27.cast(), len29, len29);
-                                    let l30 = *base
-                                        .add(2 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<*mut u8>();
-                                    let l31 = *base
-                                        .add(3 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
+                                    let bytes29 = _rt::Vec::from_raw_parts(l27.cast(), len29, len29);
+                                    let l30 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l31 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                     let len32 = l31;
 
                                     super::super::super::super::brim::rules::types::Cookie {
                                         name: _rt::string_lift(bytes29),
-                                        value: <_ as From<_rt::Vec<_>>>::from(
-                                            _rt::Vec::from_raw_parts(l30.cast(), len32, len32),
-                                        ),
+                                        value: <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(
+                                            l30.cast(),
+                                            len32,
+                                            len32,
+                                        )),
                                     }
                                 };
                                 result33.push(e33);
@@ -920,35 +748,22 @@ pub mod exports {
                                 len33 * (4 * ::core::mem::size_of::<*const u8>()),
                                 ::core::mem::size_of::<*const u8>(),
                             );
-                            let l34 = *arg0
-                                .add(15 * ::core::mem::size_of::<*const u8>())
-                                .cast::<*mut u8>();
-                            let l35 = *arg0
-                                .add(16 * ::core::mem::size_of::<*const u8>())
-                                .cast::<usize>();
+                            let l34 = *arg0.add(15 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l35 = *arg0.add(16 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                             let base42 = l34;
                             let len42 = l35;
                             let mut result42 = _rt::Vec::with_capacity(len42);
                             for i in 0..len42 {
-                                let base =
-                                    base42.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let base = base42.add(i * (4 * ::core::mem::size_of::<*const u8>()));
                                 let e42 = {
                                     let l36 = *base.add(0).cast::<*mut u8>();
-                                    let l37 = *base
-                                        .add(::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
+                                    let l37 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
                                     let len38 = l37;
-                                    let bytes38 =
-                                        _rt::Vec::from_raw_parts(l36.cast(), len38, len38);
-                                    let l39 = *base
-                                        .add(2 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<*mut u8>();
-                                    let l40 = *base
-                                        .add(3 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
+                                    let bytes38 = _rt::Vec::from_raw_parts(l36.cast(), len38, len38);
+                                    let l39 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l40 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                     let len41 = l40;
-                                    let bytes41 =
-                                        _rt::Vec::from_raw_parts(l39.cast(), len41, len41);
+                                    let bytes41 = _rt::Vec::from_raw_parts(l39.cast(), len41, len41);
 
                                     super::super::super::super::brim::rules::types::Extra {
                                         name: _rt::string_lift(bytes38),
@@ -971,15 +786,12 @@ pub mod exports {
                                     0 => None,
                                     1 => {
                                         let e = {
-                                            let l13 = *arg0
-                                                .add(9 * ::core::mem::size_of::<*const u8>())
-                                                .cast::<*mut u8>();
-                                            let l14 = *arg0
-                                                .add(10 * ::core::mem::size_of::<*const u8>())
-                                                .cast::<usize>();
+                                            let l13 =
+                                                *arg0.add(9 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                            let l14 =
+                                                *arg0.add(10 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                             let len15 = l14;
-                                            let bytes15 =
-                                                _rt::Vec::from_raw_parts(l13.cast(), len15, len15);
+                                            let bytes15 = _rt::Vec::from_raw_parts(l13.cast(), len15, len15);
 
                                             _rt::string_lift(bytes15)
                                         };
@@ -1001,42 +813,29 @@ pub mod exports {
                         match result43 {
                             Ok(e) => {
                                 *ptr44.add(0).cast::<u8>() = (0i32) as u8;
-                                let Decision {
-                                    query: query45,
-                                    parts: parts45,
-                                    bypass: bypass45,
-                                    extras: extras45,
-                                } = e;
+                                let Decision { query: query45, parts: parts45, bypass: bypass45, extras: extras45 } = e;
                                 match query45 {
                                     QueryUse::Keep => {
-                                        *ptr44
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<u8>() = (0i32) as u8;
+                                        *ptr44.add(::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
                                     }
                                     QueryUse::Replace(e) => {
-                                        *ptr44
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<u8>() = (1i32) as u8;
+                                        *ptr44.add(::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
                                         match e {
                                             Some(e) => {
-                                                *ptr44
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<u8>() = (1i32) as u8;
+                                                *ptr44.add(2 * ::core::mem::size_of::<*const u8>()).cast::<u8>() =
+                                                    (1i32) as u8;
                                                 let vec46 = (e.into_bytes()).into_boxed_slice();
                                                 let ptr46 = vec46.as_ptr().cast::<u8>();
                                                 let len46 = vec46.len();
                                                 ::core::mem::forget(vec46);
-                                                *ptr44
-                                                    .add(4 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len46;
-                                                *ptr44
-                                                    .add(3 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>() = ptr46.cast_mut();
+                                                *ptr44.add(4 * ::core::mem::size_of::<*const u8>()).cast::<usize>() =
+                                                    len46;
+                                                *ptr44.add(3 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() =
+                                                    ptr46.cast_mut();
                                             }
                                             None => {
-                                                *ptr44
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<u8>() = (0i32) as u8;
+                                                *ptr44.add(2 * ::core::mem::size_of::<*const u8>()).cast::<u8>() =
+                                                    (0i32) as u8;
                                             }
                                         };
                                     }
@@ -1053,119 +852,81 @@ pub mod exports {
                                     cleanup.forget();
                                 }
                                 for (i, e) in vec51.into_iter().enumerate() {
-                                    let base = result51
-                                        .add(i * (8 + 4 * ::core::mem::size_of::<*const u8>()));
+                                    let base = result51.add(i * (8 + 4 * ::core::mem::size_of::<*const u8>()));
                                     {
-                                        let Part {
-                                            name: name47,
-                                            value: value47,
-                                        } = e;
+                                        let Part { name: name47, value: value47 } = e;
                                         let vec48 = (name47.into_bytes()).into_boxed_slice();
                                         let ptr48 = vec48.as_ptr().cast::<u8>();
                                         let len48 = vec48.len();
                                         ::core::mem::forget(vec48);
-                                        *base
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len48;
+                                        *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len48;
                                         *base.add(0).cast::<*mut u8>() = ptr48.cast_mut();
                                         match value47 {
                                             PartValue::Text(e) => {
-                                                *base
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<u8>() = (0i32) as u8;
+                                                *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<u8>() =
+                                                    (0i32) as u8;
                                                 let vec49 = (e.into_bytes()).into_boxed_slice();
                                                 let ptr49 = vec49.as_ptr().cast::<u8>();
                                                 let len49 = vec49.len();
                                                 ::core::mem::forget(vec49);
                                                 *base
-                                                    .add(
-                                                        8 + 3 * ::core::mem::size_of::<*const u8>(),
-                                                    )
+                                                    .add(8 + 3 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<usize>() = len49;
                                                 *base
-                                                    .add(
-                                                        8 + 2 * ::core::mem::size_of::<*const u8>(),
-                                                    )
+                                                    .add(8 + 2 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<*mut u8>() = ptr49.cast_mut();
                                             }
                                             PartValue::Bytes(e) => {
-                                                *base
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<u8>() = (1i32) as u8;
-                                                let vec50 = <_ as Into<_rt::Vec<_>>>::into(e)
-                                                    .into_boxed_slice();
+                                                *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<u8>() =
+                                                    (1i32) as u8;
+                                                let vec50 = <_ as Into<_rt::Vec<_>>>::into(e).into_boxed_slice();
                                                 let ptr50 = vec50.as_ptr().cast::<u8>();
                                                 let len50 = vec50.len();
                                                 ::core::mem::forget(vec50);
                                                 *base
-                                                    .add(
-                                                        8 + 3 * ::core::mem::size_of::<*const u8>(),
-                                                    )
+                                                    .add(8 + 3 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<usize>() = len50;
                                                 *base
-                                                    .add(
-                                                        8 + 2 * ::core::mem::size_of::<*const u8>(),
-                                                    )
+                                                    .add(8 + 2 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<*mut u8>() = ptr50.cast_mut();
                                             }
                                             PartValue::Integer(e) => {
-                                                *base
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<u8>() = (2i32) as u8;
-                                                *base
-                                                    .add(
-                                                        8 + 2 * ::core::mem::size_of::<*const u8>(),
-                                                    )
-                                                    .cast::<i64>() = _rt::as_i64(e);
+                                                *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<u8>() =
+                                                    (2i32) as u8;
+                                                *base.add(8 + 2 * ::core::mem::size_of::<*const u8>()).cast::<i64>() =
+                                                    _rt::as_i64(e);
                                             }
                                             PartValue::Flag(e) => {
-                                                *base
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<u8>() = (3i32) as u8;
-                                                *base
-                                                    .add(
-                                                        8 + 2 * ::core::mem::size_of::<*const u8>(),
-                                                    )
-                                                    .cast::<u8>() = (match e {
-                                                    true => 1,
-                                                    false => 0,
-                                                })
-                                                    as u8;
+                                                *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<u8>() =
+                                                    (3i32) as u8;
+                                                *base.add(8 + 2 * ::core::mem::size_of::<*const u8>()).cast::<u8>() =
+                                                    (match e {
+                                                        true => 1,
+                                                        false => 0,
+                                                    }) as u8;
                                             }
                                             PartValue::Absent => {
-                                                *base
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<u8>() = (4i32) as u8;
+                                                *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<u8>() =
+                                                    (4i32) as u8;
                                             }
                                         }
                                     }
                                 }
-                                *ptr44
-                                    .add(6 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len51;
-                                *ptr44
-                                    .add(5 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result51;
+                                *ptr44.add(6 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len51;
+                                *ptr44.add(5 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result51;
                                 match bypass45 {
                                     Some(e) => {
-                                        *ptr44
-                                            .add(7 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<u8>() = (1i32) as u8;
+                                        *ptr44.add(7 * ::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
                                         let vec52 = (e.into_bytes()).into_boxed_slice();
                                         let ptr52 = vec52.as_ptr().cast::<u8>();
                                         let len52 = vec52.len();
                                         ::core::mem::forget(vec52);
-                                        *ptr44
-                                            .add(9 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len52;
-                                        *ptr44
-                                            .add(8 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr52.cast_mut();
+                                        *ptr44.add(9 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len52;
+                                        *ptr44.add(8 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() =
+                                            ptr52.cast_mut();
                                     }
                                     None => {
-                                        *ptr44
-                                            .add(7 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<u8>() = (0i32) as u8;
+                                        *ptr44.add(7 * ::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
                                     }
                                 };
                                 let vec56 = extras45;
@@ -1180,8 +941,7 @@ pub mod exports {
                                     cleanup.forget();
                                 }
                                 for (i, e) in vec56.into_iter().enumerate() {
-                                    let base =
-                                        result56.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    let base = result56.add(i * (4 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let super::super::super::super::brim::rules::types::Extra {
                                             name: name53,
@@ -1191,28 +951,19 @@ pub mod exports {
                                         let ptr54 = vec54.as_ptr().cast::<u8>();
                                         let len54 = vec54.len();
                                         ::core::mem::forget(vec54);
-                                        *base
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len54;
+                                        *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len54;
                                         *base.add(0).cast::<*mut u8>() = ptr54.cast_mut();
                                         let vec55 = (value53.into_bytes()).into_boxed_slice();
                                         let ptr55 = vec55.as_ptr().cast::<u8>();
                                         let len55 = vec55.len();
                                         ::core::mem::forget(vec55);
-                                        *base
-                                            .add(3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len55;
-                                        *base
-                                            .add(2 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr55.cast_mut();
+                                        *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len55;
+                                        *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() =
+                                            ptr55.cast_mut();
                                     }
                                 }
-                                *ptr44
-                                    .add(11 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len56;
-                                *ptr44
-                                    .add(10 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result56;
+                                *ptr44.add(11 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len56;
+                                *ptr44.add(10 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result56;
                             }
                             Err(e) => {
                                 *ptr44.add(0).cast::<u8>() = (1i32) as u8;
@@ -1224,12 +975,8 @@ pub mod exports {
                                 let ptr58 = vec58.as_ptr().cast::<u8>();
                                 let len58 = vec58.len();
                                 ::core::mem::forget(vec58);
-                                *ptr44
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len58;
-                                *ptr44
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = ptr58.cast_mut();
+                                *ptr44.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len58;
+                                *ptr44.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr58.cast_mut();
                                 let vec62 = extras57;
                                 let len62 = vec62.len();
                                 let layout62 = _rt::alloc::Layout::from_size_align(
@@ -1242,8 +989,7 @@ pub mod exports {
                                     cleanup.forget();
                                 }
                                 for (i, e) in vec62.into_iter().enumerate() {
-                                    let base =
-                                        result62.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    let base = result62.add(i * (4 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let super::super::super::super::brim::rules::types::Extra {
                                             name: name59,
@@ -1253,28 +999,19 @@ pub mod exports {
                                         let ptr60 = vec60.as_ptr().cast::<u8>();
                                         let len60 = vec60.len();
                                         ::core::mem::forget(vec60);
-                                        *base
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len60;
+                                        *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len60;
                                         *base.add(0).cast::<*mut u8>() = ptr60.cast_mut();
                                         let vec61 = (value59.into_bytes()).into_boxed_slice();
                                         let ptr61 = vec61.as_ptr().cast::<u8>();
                                         let len61 = vec61.len();
                                         ::core::mem::forget(vec61);
-                                        *base
-                                            .add(3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len61;
-                                        *base
-                                            .add(2 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr61.cast_mut();
+                                        *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len61;
+                                        *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() =
+                                            ptr61.cast_mut();
                                     }
                                 }
-                                *ptr44
-                                    .add(4 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len62;
-                                *ptr44
-                                    .add(3 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result62;
+                                *ptr44.add(4 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len62;
+                                *ptr44.add(3 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result62;
                             }
                         };
                         ptr44
@@ -1287,77 +1024,53 @@ pub mod exports {
                         let l0 = i32::from(*arg0.add(0).cast::<u8>());
                         match l0 {
                             0 => {
-                                let l1 = i32::from(
-                                    *arg0.add(::core::mem::size_of::<*const u8>()).cast::<u8>(),
-                                );
+                                let l1 = i32::from(*arg0.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
                                 match l1 {
                                     0 => (),
                                     _ => {
-                                        let l2 = i32::from(
-                                            *arg0
-                                                .add(2 * ::core::mem::size_of::<*const u8>())
-                                                .cast::<u8>(),
-                                        );
+                                        let l2 =
+                                            i32::from(*arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<u8>());
                                         match l2 {
                                             0 => (),
                                             _ => {
                                                 let l3 = *arg0
                                                     .add(3 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<*mut u8>();
-                                                let l4 = *arg0
-                                                    .add(4 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>();
+                                                let l4 =
+                                                    *arg0.add(4 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                                 _rt::cabi_dealloc(l3, l4, 1);
                                             }
                                         }
                                     }
                                 }
-                                let l5 = *arg0
-                                    .add(5 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l6 = *arg0
-                                    .add(6 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
+                                let l5 = *arg0.add(5 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l6 = *arg0.add(6 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                 let base15 = l5;
                                 let len15 = l6;
                                 for i in 0..len15 {
-                                    let base = base15
-                                        .add(i * (8 + 4 * ::core::mem::size_of::<*const u8>()));
+                                    let base = base15.add(i * (8 + 4 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let l7 = *base.add(0).cast::<*mut u8>();
-                                        let l8 = *base
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>();
+                                        let l8 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
                                         _rt::cabi_dealloc(l7, l8, 1);
-                                        let l9 = i32::from(
-                                            *base
-                                                .add(2 * ::core::mem::size_of::<*const u8>())
-                                                .cast::<u8>(),
-                                        );
+                                        let l9 =
+                                            i32::from(*base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<u8>());
                                         match l9 {
                                             0 => {
                                                 let l10 = *base
-                                                    .add(
-                                                        8 + 2 * ::core::mem::size_of::<*const u8>(),
-                                                    )
+                                                    .add(8 + 2 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<*mut u8>();
                                                 let l11 = *base
-                                                    .add(
-                                                        8 + 3 * ::core::mem::size_of::<*const u8>(),
-                                                    )
+                                                    .add(8 + 3 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<usize>();
                                                 _rt::cabi_dealloc(l10, l11, 1);
                                             }
                                             1 => {
                                                 let l12 = *base
-                                                    .add(
-                                                        8 + 2 * ::core::mem::size_of::<*const u8>(),
-                                                    )
+                                                    .add(8 + 2 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<*mut u8>();
                                                 let l13 = *base
-                                                    .add(
-                                                        8 + 3 * ::core::mem::size_of::<*const u8>(),
-                                                    )
+                                                    .add(8 + 3 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<usize>();
                                                 let base14 = l12;
                                                 let len14 = l13;
@@ -1369,51 +1082,28 @@ pub mod exports {
                                         }
                                     }
                                 }
-                                _rt::cabi_dealloc(
-                                    base15,
-                                    len15 * (8 + 4 * ::core::mem::size_of::<*const u8>()),
-                                    8,
-                                );
-                                let l16 = i32::from(
-                                    *arg0
-                                        .add(7 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<u8>(),
-                                );
+                                _rt::cabi_dealloc(base15, len15 * (8 + 4 * ::core::mem::size_of::<*const u8>()), 8);
+                                let l16 = i32::from(*arg0.add(7 * ::core::mem::size_of::<*const u8>()).cast::<u8>());
                                 match l16 {
                                     0 => (),
                                     _ => {
-                                        let l17 = *arg0
-                                            .add(8 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>();
-                                        let l18 = *arg0
-                                            .add(9 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>();
+                                        let l17 = *arg0.add(8 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                        let l18 = *arg0.add(9 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                         _rt::cabi_dealloc(l17, l18, 1);
                                     }
                                 }
-                                let l19 = *arg0
-                                    .add(10 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l20 = *arg0
-                                    .add(11 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
+                                let l19 = *arg0.add(10 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l20 = *arg0.add(11 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                 let base25 = l19;
                                 let len25 = l20;
                                 for i in 0..len25 {
-                                    let base =
-                                        base25.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    let base = base25.add(i * (4 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let l21 = *base.add(0).cast::<*mut u8>();
-                                        let l22 = *base
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>();
+                                        let l22 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
                                         _rt::cabi_dealloc(l21, l22, 1);
-                                        let l23 = *base
-                                            .add(2 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>();
-                                        let l24 = *base
-                                            .add(3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>();
+                                        let l23 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                        let l24 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                         _rt::cabi_dealloc(l23, l24, 1);
                                     }
                                 }
@@ -1424,36 +1114,21 @@ pub mod exports {
                                 );
                             }
                             _ => {
-                                let l26 = *arg0
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l27 = *arg0
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
+                                let l26 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l27 = *arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                 _rt::cabi_dealloc(l26, l27, 1);
-                                let l28 = *arg0
-                                    .add(3 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l29 = *arg0
-                                    .add(4 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
+                                let l28 = *arg0.add(3 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l29 = *arg0.add(4 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                 let base34 = l28;
                                 let len34 = l29;
                                 for i in 0..len34 {
-                                    let base =
-                                        base34.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    let base = base34.add(i * (4 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let l30 = *base.add(0).cast::<*mut u8>();
-                                        let l31 = *base
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>();
+                                        let l31 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
                                         _rt::cabi_dealloc(l30, l31, 1);
-                                        let l32 = *base
-                                            .add(2 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>();
-                                        let l33 = *base
-                                            .add(3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>();
+                                        let l32 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                        let l33 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
                                         _rt::cabi_dealloc(l32, l33, 1);
                                     }
                                 }
@@ -1490,12 +1165,1587 @@ pub mod exports {
 
                 #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
                 #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
-                struct _RetArea(
-                    [::core::mem::MaybeUninit<u8>; 12 * ::core::mem::size_of::<*const u8>()],
-                );
-                static mut _RET_AREA: _RetArea = _RetArea(
-                    [::core::mem::MaybeUninit::uninit(); 12 * ::core::mem::size_of::<*const u8>()],
-                );
+                struct _RetArea([::core::mem::MaybeUninit<u8>; 12 * ::core::mem::size_of::<*const u8>()]);
+                static mut _RET_AREA: _RetArea =
+                    _RetArea([::core::mem::MaybeUninit::uninit(); 12 * ::core::mem::size_of::<*const u8>()]);
+            }
+
+            /// Says by what a stored response is purged, and what a write purges.
+            ///
+            /// Both are functions of what they are given: the host may ask again, and about a write it does so after a failure.
+            #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
+            pub mod invalidation {
+                #[used]
+                #[doc(hidden)]
+                static __FORCE_SECTION_REF: fn() = super::super::super::super::__link_custom_section_describing_imports;
+
+                use super::super::super::super::_rt;
+                pub type Field = super::super::super::super::brim::rules::types::Field;
+                pub type Extra = super::super::super::super::brim::rules::types::Extra;
+                pub type Failure = super::super::super::super::brim::rules::types::Failure;
+                /// What a rule reads besides method, scheme, authority, path, query and status, which it always sees.
+                #[derive(Clone)]
+                pub struct Inputs {
+                    /// Names of header fields of the request, in any case.
+                    pub request_headers: _rt::Vec<_rt::String>,
+                    /// Names of header fields of the response, in any case.
+                    pub response_headers: _rt::Vec<_rt::String>,
+                    /// JSON pointers (RFC 6901) into the request's content. On an array a segment `*` stands for every element: `/items/*/id`.
+                    pub request_values: _rt::Vec<_rt::String>,
+                    /// JSON pointers into the response's content.
+                    pub response_values: _rt::Vec<_rt::String>,
+                    pub extras: _rt::Vec<Extra>,
+                }
+                impl ::core::fmt::Debug for Inputs {
+                    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                        f.debug_struct("Inputs")
+                            .field("request-headers", &self.request_headers)
+                            .field("response-headers", &self.response_headers)
+                            .field("request-values", &self.request_values)
+                            .field("response-values", &self.response_values)
+                            .field("extras", &self.extras)
+                            .finish()
+                    }
+                }
+                /// A value in a content. Objects and arrays at a pointer's end are left out.
+                #[derive(Clone)]
+                pub enum Value {
+                    Null,
+                    Flag(bool),
+                    Integer(i64),
+                    /// With a fraction or an exponent, or too large for an integer: then its digits are not exact.
+                    Number(f64),
+                    Text(_rt::String),
+                }
+                impl ::core::fmt::Debug for Value {
+                    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                        match self {
+                            Value::Null => f.debug_tuple("Value::Null").finish(),
+                            Value::Flag(e) => f.debug_tuple("Value::Flag").field(e).finish(),
+                            Value::Integer(e) => f.debug_tuple("Value::Integer").field(e).finish(),
+                            Value::Number(e) => f.debug_tuple("Value::Number").field(e).finish(),
+                            Value::Text(e) => f.debug_tuple("Value::Text").field(e).finish(),
+                        }
+                    }
+                }
+                /// What was found in a content.
+                #[derive(Clone)]
+                pub enum Content {
+                    /// Not read: no pointer into it is declared, or it is the request's and a response is about to be stored.
+                    Undeclared,
+                    /// There is none.
+                    Empty,
+                    /// The values of each declared pointer, in the order of the declaration; those of one in the order of the content. A
+                    /// pointer that leads nowhere has an empty list; a name that an object has twice counts twice.
+                    Values(_rt::Vec<_rt::Vec<Value>>),
+                    /// Too long to be read, encoded, cut off, or with too many or too long values: nothing is known of it.
+                    TooLong,
+                    /// It is not JSON, or nested too deeply.
+                    NotJson,
+                }
+                impl ::core::fmt::Debug for Content {
+                    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                        match self {
+                            Content::Undeclared => f.debug_tuple("Content::Undeclared").finish(),
+                            Content::Empty => f.debug_tuple("Content::Empty").finish(),
+                            Content::Values(e) => f.debug_tuple("Content::Values").field(e).finish(),
+                            Content::TooLong => f.debug_tuple("Content::TooLong").finish(),
+                            Content::NotJson => f.debug_tuple("Content::NotJson").finish(),
+                        }
+                    }
+                }
+                #[derive(Clone)]
+                pub struct Request {
+                    pub method: _rt::String,
+                    pub scheme: _rt::String,
+                    /// Lower case, without the scheme's default port.
+                    pub authority: _rt::String,
+                    /// As the client sent it.
+                    pub path: _rt::String,
+                    /// As the client sent it, without the `?`.
+                    pub query: Option<_rt::String>,
+                    /// Field lines with a declared name, in the order of the declaration, then of arrival.
+                    pub headers: _rt::Vec<Field>,
+                    pub content: Content,
+                    pub extras: _rt::Vec<Extra>,
+                }
+                impl ::core::fmt::Debug for Request {
+                    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                        f.debug_struct("Request")
+                            .field("method", &self.method)
+                            .field("scheme", &self.scheme)
+                            .field("authority", &self.authority)
+                            .field("path", &self.path)
+                            .field("query", &self.query)
+                            .field("headers", &self.headers)
+                            .field("content", &self.content)
+                            .field("extras", &self.extras)
+                            .finish()
+                    }
+                }
+                #[derive(Clone)]
+                pub struct Response {
+                    pub status: u16,
+                    /// Field lines with a declared name, in the order of the declaration, then of arrival.
+                    pub headers: _rt::Vec<Field>,
+                    pub content: Content,
+                    pub extras: _rt::Vec<Extra>,
+                }
+                impl ::core::fmt::Debug for Response {
+                    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                        f.debug_struct("Response")
+                            .field("status", &self.status)
+                            .field("headers", &self.headers)
+                            .field("content", &self.content)
+                            .field("extras", &self.extras)
+                            .finish()
+                    }
+                }
+                /// Stored responses that are no longer to be used, all of the request's site.
+                #[derive(Clone)]
+                pub enum Purge {
+                    /// Those with one of these surrogate keys.
+                    SurrogateKeys(_rt::Vec<_rt::String>),
+                    /// Those of this URL, all variants: absolute, or a path with or without a query at the request's authority.
+                    Url(_rt::String),
+                    /// Those whose URL begins with this: absolute, or a path at the request's authority.
+                    Prefix(_rt::String),
+                    /// All of the site.
+                    Site,
+                }
+                impl ::core::fmt::Debug for Purge {
+                    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                        match self {
+                            Purge::SurrogateKeys(e) => f.debug_tuple("Purge::SurrogateKeys").field(e).finish(),
+                            Purge::Url(e) => f.debug_tuple("Purge::Url").field(e).finish(),
+                            Purge::Prefix(e) => f.debug_tuple("Purge::Prefix").field(e).finish(),
+                            Purge::Site => f.debug_tuple("Purge::Site").finish(),
+                        }
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case, unused_unsafe)]
+                pub unsafe fn _export_reads_cabi<T_: Guest>() -> *mut u8 {
+                    unsafe {
+                        let result0 = { T_::reads() };
+                        let ptr1 = (&raw mut _RET_AREA.0).cast::<u8>();
+                        let Inputs {
+                            request_headers: request_headers2,
+                            response_headers: response_headers2,
+                            request_values: request_values2,
+                            response_values: response_values2,
+                            extras: extras2,
+                        } = result0;
+                        let vec4 = request_headers2;
+                        let len4 = vec4.len();
+                        let layout4 = _rt::alloc::Layout::from_size_align(
+                            vec4.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                            ::core::mem::size_of::<*const u8>(),
+                        )
+                        .unwrap();
+                        let (result4, _cleanup4) = crate::rt::Cleanup::new(layout4);
+                        if let Some(cleanup) = _cleanup4 {
+                            cleanup.forget();
+                        }
+                        for (i, e) in vec4.into_iter().enumerate() {
+                            let base = result4.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                            {
+                                let vec3 = (e.into_bytes()).into_boxed_slice();
+                                let ptr3 = vec3.as_ptr().cast::<u8>();
+                                let len3 = vec3.len();
+                                ::core::mem::forget(vec3);
+                                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len3;
+                                *base.add(0).cast::<*mut u8>() = ptr3.cast_mut();
+                            }
+                        }
+                        *ptr1.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len4;
+                        *ptr1.add(0).cast::<*mut u8>() = result4;
+                        let vec6 = response_headers2;
+                        let len6 = vec6.len();
+                        let layout6 = _rt::alloc::Layout::from_size_align(
+                            vec6.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                            ::core::mem::size_of::<*const u8>(),
+                        )
+                        .unwrap();
+                        let (result6, _cleanup6) = crate::rt::Cleanup::new(layout6);
+                        if let Some(cleanup) = _cleanup6 {
+                            cleanup.forget();
+                        }
+                        for (i, e) in vec6.into_iter().enumerate() {
+                            let base = result6.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                            {
+                                let vec5 = (e.into_bytes()).into_boxed_slice();
+                                let ptr5 = vec5.as_ptr().cast::<u8>();
+                                let len5 = vec5.len();
+                                ::core::mem::forget(vec5);
+                                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len5;
+                                *base.add(0).cast::<*mut u8>() = ptr5.cast_mut();
+                            }
+                        }
+                        *ptr1.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len6;
+                        *ptr1.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result6;
+                        let vec8 = request_values2;
+                        let len8 = vec8.len();
+                        let layout8 = _rt::alloc::Layout::from_size_align(
+                            vec8.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                            ::core::mem::size_of::<*const u8>(),
+                        )
+                        .unwrap();
+                        let (result8, _cleanup8) = crate::rt::Cleanup::new(layout8);
+                        if let Some(cleanup) = _cleanup8 {
+                            cleanup.forget();
+                        }
+                        for (i, e) in vec8.into_iter().enumerate() {
+                            let base = result8.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                            {
+                                let vec7 = (e.into_bytes()).into_boxed_slice();
+                                let ptr7 = vec7.as_ptr().cast::<u8>();
+                                let len7 = vec7.len();
+                                ::core::mem::forget(vec7);
+                                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len7;
+                                *base.add(0).cast::<*mut u8>() = ptr7.cast_mut();
+                            }
+                        }
+                        *ptr1.add(5 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len8;
+                        *ptr1.add(4 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result8;
+                        let vec10 = response_values2;
+                        let len10 = vec10.len();
+                        let layout10 = _rt::alloc::Layout::from_size_align(
+                            vec10.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                            ::core::mem::size_of::<*const u8>(),
+                        )
+                        .unwrap();
+                        let (result10, _cleanup10) = crate::rt::Cleanup::new(layout10);
+                        if let Some(cleanup) = _cleanup10 {
+                            cleanup.forget();
+                        }
+                        for (i, e) in vec10.into_iter().enumerate() {
+                            let base = result10.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                            {
+                                let vec9 = (e.into_bytes()).into_boxed_slice();
+                                let ptr9 = vec9.as_ptr().cast::<u8>();
+                                let len9 = vec9.len();
+                                ::core::mem::forget(vec9);
+                                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len9;
+                                *base.add(0).cast::<*mut u8>() = ptr9.cast_mut();
+                            }
+                        }
+                        *ptr1.add(7 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len10;
+                        *ptr1.add(6 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result10;
+                        let vec14 = extras2;
+                        let len14 = vec14.len();
+                        let layout14 = _rt::alloc::Layout::from_size_align(
+                            vec14.len() * (4 * ::core::mem::size_of::<*const u8>()),
+                            ::core::mem::size_of::<*const u8>(),
+                        )
+                        .unwrap();
+                        let (result14, _cleanup14) = crate::rt::Cleanup::new(layout14);
+                        if let Some(cleanup) = _cleanup14 {
+                            cleanup.forget();
+                        }
+                        for (i, e) in vec14.into_iter().enumerate() {
+                            let base = result14.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                            {
+                                let super::super::super::super::brim::rules::types::Extra {
+                                    name: name11,
+                                    value: value11,
+                                } = e;
+                                let vec12 = (name11.into_bytes()).into_boxed_slice();
+                                let ptr12 = vec12.as_ptr().cast::<u8>();
+                                let len12 = vec12.len();
+                                ::core::mem::forget(vec12);
+                                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len12;
+                                *base.add(0).cast::<*mut u8>() = ptr12.cast_mut();
+                                let vec13 = (value11.into_bytes()).into_boxed_slice();
+                                let ptr13 = vec13.as_ptr().cast::<u8>();
+                                let len13 = vec13.len();
+                                ::core::mem::forget(vec13);
+                                *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len13;
+                                *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr13.cast_mut();
+                            }
+                        }
+                        *ptr1.add(9 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len14;
+                        *ptr1.add(8 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result14;
+                        ptr1
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case)]
+                pub unsafe fn __post_return_reads<T_: Guest>(arg0: *mut u8) {
+                    unsafe {
+                        let l0 = *arg0.add(0).cast::<*mut u8>();
+                        let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let base4 = l0;
+                        let len4 = l1;
+                        for i in 0..len4 {
+                            let base = base4.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                            {
+                                let l2 = *base.add(0).cast::<*mut u8>();
+                                let l3 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                _rt::cabi_dealloc(l2, l3, 1);
+                            }
+                        }
+                        _rt::cabi_dealloc(
+                            base4,
+                            len4 * (2 * ::core::mem::size_of::<*const u8>()),
+                            ::core::mem::size_of::<*const u8>(),
+                        );
+                        let l5 = *arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l6 = *arg0.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let base9 = l5;
+                        let len9 = l6;
+                        for i in 0..len9 {
+                            let base = base9.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                            {
+                                let l7 = *base.add(0).cast::<*mut u8>();
+                                let l8 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                _rt::cabi_dealloc(l7, l8, 1);
+                            }
+                        }
+                        _rt::cabi_dealloc(
+                            base9,
+                            len9 * (2 * ::core::mem::size_of::<*const u8>()),
+                            ::core::mem::size_of::<*const u8>(),
+                        );
+                        let l10 = *arg0.add(4 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l11 = *arg0.add(5 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let base14 = l10;
+                        let len14 = l11;
+                        for i in 0..len14 {
+                            let base = base14.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                            {
+                                let l12 = *base.add(0).cast::<*mut u8>();
+                                let l13 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                _rt::cabi_dealloc(l12, l13, 1);
+                            }
+                        }
+                        _rt::cabi_dealloc(
+                            base14,
+                            len14 * (2 * ::core::mem::size_of::<*const u8>()),
+                            ::core::mem::size_of::<*const u8>(),
+                        );
+                        let l15 = *arg0.add(6 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l16 = *arg0.add(7 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let base19 = l15;
+                        let len19 = l16;
+                        for i in 0..len19 {
+                            let base = base19.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                            {
+                                let l17 = *base.add(0).cast::<*mut u8>();
+                                let l18 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                _rt::cabi_dealloc(l17, l18, 1);
+                            }
+                        }
+                        _rt::cabi_dealloc(
+                            base19,
+                            len19 * (2 * ::core::mem::size_of::<*const u8>()),
+                            ::core::mem::size_of::<*const u8>(),
+                        );
+                        let l20 = *arg0.add(8 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l21 = *arg0.add(9 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let base26 = l20;
+                        let len26 = l21;
+                        for i in 0..len26 {
+                            let base = base26.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                            {
+                                let l22 = *base.add(0).cast::<*mut u8>();
+                                let l23 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                _rt::cabi_dealloc(l22, l23, 1);
+                                let l24 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l25 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                _rt::cabi_dealloc(l24, l25, 1);
+                            }
+                        }
+                        _rt::cabi_dealloc(
+                            base26,
+                            len26 * (4 * ::core::mem::size_of::<*const u8>()),
+                            ::core::mem::size_of::<*const u8>(),
+                        );
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case, unused_unsafe)]
+                pub unsafe fn _export_tags_cabi<T_: Guest>(arg0: *mut u8) -> *mut u8 {
+                    unsafe {
+                        let result85 = {
+                            let l0 = *arg0.add(0).cast::<*mut u8>();
+                            let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len2 = l1;
+                            let bytes2 = _rt::Vec::from_raw_parts(l0.cast(), len2, len2);
+                            let l3 = *arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l4 = *arg0.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len5 = l4;
+                            let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
+                            let l6 = *arg0.add(4 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l7 = *arg0.add(5 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len8 = l7;
+                            let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
+                            let l9 = *arg0.add(6 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l10 = *arg0.add(7 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len11 = l10;
+                            let bytes11 = _rt::Vec::from_raw_parts(l9.cast(), len11, len11);
+                            let l12 = i32::from(*arg0.add(8 * ::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let l16 = *arg0.add(11 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l17 = *arg0.add(12 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let base24 = l16;
+                            let len24 = l17;
+                            let mut result24 = _rt::Vec::with_capacity(len24);
+                            for i in 0..len24 {
+                                let base = base24.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let e24 = {
+                                    let l18 = *base.add(0).cast::<*mut u8>();
+                                    let l19 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len20 = l19;
+                                    let bytes20 = _rt::Vec::from_raw_parts(l18.cast(), len20, len20);
+                                    let l21 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l22 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len23 = l22;
+
+                                    super::super::super::super::brim::rules::types::Field {
+                                        name: _rt::string_lift(bytes20),
+                                        value: <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(
+                                            l21.cast(),
+                                            len23,
+                                            len23,
+                                        )),
+                                    }
+                                };
+                                result24.push(e24);
+                            }
+                            _rt::cabi_dealloc(
+                                base24,
+                                len24 * (4 * ::core::mem::size_of::<*const u8>()),
+                                ::core::mem::size_of::<*const u8>(),
+                            );
+                            let l25 = i32::from(*arg0.add(13 * ::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let v40 = match l25 {
+                                0 => Content::Undeclared,
+                                1 => Content::Empty,
+                                2 => {
+                                    let e40 = {
+                                        let l26 = *arg0.add(14 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                        let l27 = *arg0.add(15 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                        let base39 = l26;
+                                        let len39 = l27;
+                                        let mut result39 = _rt::Vec::with_capacity(len39);
+                                        for i in 0..len39 {
+                                            let base = base39.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                            let e39 = {
+                                                let l28 = *base.add(0).cast::<*mut u8>();
+                                                let l29 =
+                                                    *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                                let base38 = l28;
+                                                let len38 = l29;
+                                                let mut result38 = _rt::Vec::with_capacity(len38);
+                                                for i in 0..len38 {
+                                                    let base =
+                                                        base38.add(i * (8 + 2 * ::core::mem::size_of::<*const u8>()));
+                                                    let e38 = {
+                                                        let l30 = i32::from(*base.add(0).cast::<u8>());
+                                                        let v37 = match l30 {
+                                                            0 => Value::Null,
+                                                            1 => {
+                                                                let e37 = {
+                                                                    let l31 = i32::from(*base.add(8).cast::<u8>());
+
+                                                                    _rt::bool_lift(l31 as u8)
+                                                                };
+                                                                Value::Flag(e37)
+                                                            }
+                                                            2 => {
+                                                                let e37 = {
+                                                                    let l32 = *base.add(8).cast::<i64>();
+
+                                                                    l32
+                                                                };
+                                                                Value::Integer(e37)
+                                                            }
+                                                            3 => {
+                                                                let e37 = {
+                                                                    let l33 = *base.add(8).cast::<f64>();
+
+                                                                    l33
+                                                                };
+                                                                Value::Number(e37)
+                                                            }
+                                                            n => {
+                                                                debug_assert_eq!(n, 4, "invalid enum discriminant");
+                                                                let e37 = {
+                                                                    let l34 = *base.add(8).cast::<*mut u8>();
+                                                                    let l35 = *base
+                                                                        .add(
+                                                                            8 + 1 * ::core::mem::size_of::<*const u8>(),
+                                                                        )
+                                                                        .cast::<usize>();
+                                                                    let len36 = l35;
+                                                                    let bytes36 = _rt::Vec::from_raw_parts(
+                                                                        l34.cast(),
+                                                                        len36,
+                                                                        len36,
+                                                                    );
+
+                                                                    _rt::string_lift(bytes36)
+                                                                };
+                                                                Value::Text(e37)
+                                                            }
+                                                        };
+
+                                                        v37
+                                                    };
+                                                    result38.push(e38);
+                                                }
+                                                _rt::cabi_dealloc(
+                                                    base38,
+                                                    len38 * (8 + 2 * ::core::mem::size_of::<*const u8>()),
+                                                    8,
+                                                );
+
+                                                result38
+                                            };
+                                            result39.push(e39);
+                                        }
+                                        _rt::cabi_dealloc(
+                                            base39,
+                                            len39 * (2 * ::core::mem::size_of::<*const u8>()),
+                                            ::core::mem::size_of::<*const u8>(),
+                                        );
+
+                                        result39
+                                    };
+                                    Content::Values(e40)
+                                }
+                                3 => Content::TooLong,
+                                n => {
+                                    debug_assert_eq!(n, 4, "invalid enum discriminant");
+                                    Content::NotJson
+                                }
+                            };
+                            let l41 = *arg0.add(16 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l42 = *arg0.add(17 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let base49 = l41;
+                            let len49 = l42;
+                            let mut result49 = _rt::Vec::with_capacity(len49);
+                            for i in 0..len49 {
+                                let base = base49.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let e49 = {
+                                    let l43 = *base.add(0).cast::<*mut u8>();
+                                    let l44 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len45 = l44;
+                                    let bytes45 = _rt::Vec::from_raw_parts(l43.cast(), len45, len45);
+                                    let l46 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l47 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len48 = l47;
+                                    let bytes48 = _rt::Vec::from_raw_parts(l46.cast(), len48, len48);
+
+                                    super::super::super::super::brim::rules::types::Extra {
+                                        name: _rt::string_lift(bytes45),
+                                        value: _rt::string_lift(bytes48),
+                                    }
+                                };
+                                result49.push(e49);
+                            }
+                            _rt::cabi_dealloc(
+                                base49,
+                                len49 * (4 * ::core::mem::size_of::<*const u8>()),
+                                ::core::mem::size_of::<*const u8>(),
+                            );
+                            let l50 = i32::from(*arg0.add(18 * ::core::mem::size_of::<*const u8>()).cast::<u16>());
+                            let l51 = *arg0.add(19 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l52 = *arg0.add(20 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let base59 = l51;
+                            let len59 = l52;
+                            let mut result59 = _rt::Vec::with_capacity(len59);
+                            for i in 0..len59 {
+                                let base = base59.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let e59 = {
+                                    let l53 = *base.add(0).cast::<*mut u8>();
+                                    let l54 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len55 = l54;
+                                    let bytes55 = _rt::Vec::from_raw_parts(l53.cast(), len55, len55);
+                                    let l56 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l57 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len58 = l57;
+
+                                    super::super::super::super::brim::rules::types::Field {
+                                        name: _rt::string_lift(bytes55),
+                                        value: <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(
+                                            l56.cast(),
+                                            len58,
+                                            len58,
+                                        )),
+                                    }
+                                };
+                                result59.push(e59);
+                            }
+                            _rt::cabi_dealloc(
+                                base59,
+                                len59 * (4 * ::core::mem::size_of::<*const u8>()),
+                                ::core::mem::size_of::<*const u8>(),
+                            );
+                            let l60 = i32::from(*arg0.add(21 * ::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let v75 = match l60 {
+                                0 => Content::Undeclared,
+                                1 => Content::Empty,
+                                2 => {
+                                    let e75 = {
+                                        let l61 = *arg0.add(22 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                        let l62 = *arg0.add(23 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                        let base74 = l61;
+                                        let len74 = l62;
+                                        let mut result74 = _rt::Vec::with_capacity(len74);
+                                        for i in 0..len74 {
+                                            let base = base74.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                            let e74 = {
+                                                let l63 = *base.add(0).cast::<*mut u8>();
+                                                let l64 =
+                                                    *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                                let base73 = l63;
+                                                let len73 = l64;
+                                                let mut result73 = _rt::Vec::with_capacity(len73);
+                                                for i in 0..len73 {
+                                                    let base =
+                                                        base73.add(i * (8 + 2 * ::core::mem::size_of::<*const u8>()));
+                                                    let e73 = {
+                                                        let l65 = i32::from(*base.add(0).cast::<u8>());
+                                                        let v72 = match l65 {
+                                                            0 => Value::Null,
+                                                            1 => {
+                                                                let e72 = {
+                                                                    let l66 = i32::from(*base.add(8).cast::<u8>());
+
+                                                                    _rt::bool_lift(l66 as u8)
+                                                                };
+                                                                Value::Flag(e72)
+                                                            }
+                                                            2 => {
+                                                                let e72 = {
+                                                                    let l67 = *base.add(8).cast::<i64>();
+
+                                                                    l67
+                                                                };
+                                                                Value::Integer(e72)
+                                                            }
+                                                            3 => {
+                                                                let e72 = {
+                                                                    let l68 = *base.add(8).cast::<f64>();
+
+                                                                    l68
+                                                                };
+                                                                Value::Number(e72)
+                                                            }
+                                                            n => {
+                                                                debug_assert_eq!(n, 4, "invalid enum discriminant");
+                                                                let e72 = {
+                                                                    let l69 = *base.add(8).cast::<*mut u8>();
+                                                                    let l70 = *base
+                                                                        .add(
+                                                                            8 + 1 * ::core::mem::size_of::<*const u8>(),
+                                                                        )
+                                                                        .cast::<usize>();
+                                                                    let len71 = l70;
+                                                                    let bytes71 = _rt::Vec::from_raw_parts(
+                                                                        l69.cast(),
+                                                                        len71,
+                                                                        len71,
+                                                                    );
+
+                                                                    _rt::string_lift(bytes71)
+                                                                };
+                                                                Value::Text(e72)
+                                                            }
+                                                        };
+
+                                                        v72
+                                                    };
+                                                    result73.push(e73);
+                                                }
+                                                _rt::cabi_dealloc(
+                                                    base73,
+                                                    len73 * (8 + 2 * ::core::mem::size_of::<*const u8>()),
+                                                    8,
+                                                );
+
+                                                result73
+                                            };
+                                            result74.push(e74);
+                                        }
+                                        _rt::cabi_dealloc(
+                                            base74,
+                                            len74 * (2 * ::core::mem::size_of::<*const u8>()),
+                                            ::core::mem::size_of::<*const u8>(),
+                                        );
+
+                                        result74
+                                    };
+                                    Content::Values(e75)
+                                }
+                                3 => Content::TooLong,
+                                n => {
+                                    debug_assert_eq!(n, 4, "invalid enum discriminant");
+                                    Content::NotJson
+                                }
+                            };
+                            let l76 = *arg0.add(24 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l77 = *arg0.add(25 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let base84 = l76;
+                            let len84 = l77;
+                            let mut result84 = _rt::Vec::with_capacity(len84);
+                            for i in 0..len84 {
+                                let base = base84.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let e84 = {
+                                    let l78 = *base.add(0).cast::<*mut u8>();
+                                    let l79 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len80 = l79;
+                                    let bytes80 = _rt::Vec::from_raw_parts(l78.cast(), len80, len80);
+                                    let l81 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l82 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len83 = l82;
+                                    let bytes83 = _rt::Vec::from_raw_parts(l81.cast(), len83, len83);
+
+                                    super::super::super::super::brim::rules::types::Extra {
+                                        name: _rt::string_lift(bytes80),
+                                        value: _rt::string_lift(bytes83),
+                                    }
+                                };
+                                result84.push(e84);
+                            }
+                            _rt::cabi_dealloc(
+                                base84,
+                                len84 * (4 * ::core::mem::size_of::<*const u8>()),
+                                ::core::mem::size_of::<*const u8>(),
+                            );
+                            T_::tags(
+                                Request {
+                                    method: _rt::string_lift(bytes2),
+                                    scheme: _rt::string_lift(bytes5),
+                                    authority: _rt::string_lift(bytes8),
+                                    path: _rt::string_lift(bytes11),
+                                    query: match l12 {
+                                        0 => None,
+                                        1 => {
+                                            let e = {
+                                                let l13 = *arg0
+                                                    .add(9 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>();
+                                                let l14 =
+                                                    *arg0.add(10 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                                let len15 = l14;
+                                                let bytes15 = _rt::Vec::from_raw_parts(l13.cast(), len15, len15);
+
+                                                _rt::string_lift(bytes15)
+                                            };
+                                            Some(e)
+                                        }
+                                        _ => _rt::invalid_enum_discriminant(),
+                                    },
+                                    headers: result24,
+                                    content: v40,
+                                    extras: result49,
+                                },
+                                Response { status: l50 as u16, headers: result59, content: v75, extras: result84 },
+                            )
+                        };
+                        _rt::cabi_dealloc(
+                            arg0,
+                            26 * ::core::mem::size_of::<*const u8>(),
+                            ::core::mem::size_of::<*const u8>(),
+                        );
+                        let ptr86 = (&raw mut _RET_AREA.0).cast::<u8>();
+                        match result85 {
+                            Ok(e) => {
+                                *ptr86.add(0).cast::<u8>() = (0i32) as u8;
+                                let vec88 = e;
+                                let len88 = vec88.len();
+                                let layout88 = _rt::alloc::Layout::from_size_align(
+                                    vec88.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                )
+                                .unwrap();
+                                let (result88, _cleanup88) = crate::rt::Cleanup::new(layout88);
+                                if let Some(cleanup) = _cleanup88 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec88.into_iter().enumerate() {
+                                    let base = result88.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let vec87 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr87 = vec87.as_ptr().cast::<u8>();
+                                        let len87 = vec87.len();
+                                        ::core::mem::forget(vec87);
+                                        *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len87;
+                                        *base.add(0).cast::<*mut u8>() = ptr87.cast_mut();
+                                    }
+                                }
+                                *ptr86.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len88;
+                                *ptr86.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result88;
+                            }
+                            Err(e) => {
+                                *ptr86.add(0).cast::<u8>() = (1i32) as u8;
+                                let super::super::super::super::brim::rules::types::Failure {
+                                    message: message89,
+                                    extras: extras89,
+                                } = e;
+                                let vec90 = (message89.into_bytes()).into_boxed_slice();
+                                let ptr90 = vec90.as_ptr().cast::<u8>();
+                                let len90 = vec90.len();
+                                ::core::mem::forget(vec90);
+                                *ptr86.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len90;
+                                *ptr86.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr90.cast_mut();
+                                let vec94 = extras89;
+                                let len94 = vec94.len();
+                                let layout94 = _rt::alloc::Layout::from_size_align(
+                                    vec94.len() * (4 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                )
+                                .unwrap();
+                                let (result94, _cleanup94) = crate::rt::Cleanup::new(layout94);
+                                if let Some(cleanup) = _cleanup94 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec94.into_iter().enumerate() {
+                                    let base = result94.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let super::super::super::super::brim::rules::types::Extra {
+                                            name: name91,
+                                            value: value91,
+                                        } = e;
+                                        let vec92 = (name91.into_bytes()).into_boxed_slice();
+                                        let ptr92 = vec92.as_ptr().cast::<u8>();
+                                        let len92 = vec92.len();
+                                        ::core::mem::forget(vec92);
+                                        *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len92;
+                                        *base.add(0).cast::<*mut u8>() = ptr92.cast_mut();
+                                        let vec93 = (value91.into_bytes()).into_boxed_slice();
+                                        let ptr93 = vec93.as_ptr().cast::<u8>();
+                                        let len93 = vec93.len();
+                                        ::core::mem::forget(vec93);
+                                        *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len93;
+                                        *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() =
+                                            ptr93.cast_mut();
+                                    }
+                                }
+                                *ptr86.add(4 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len94;
+                                *ptr86.add(3 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result94;
+                            }
+                        };
+                        ptr86
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case)]
+                pub unsafe fn __post_return_tags<T_: Guest>(arg0: *mut u8) {
+                    unsafe {
+                        let l0 = i32::from(*arg0.add(0).cast::<u8>());
+                        match l0 {
+                            0 => {
+                                let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l2 = *arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                let base5 = l1;
+                                let len5 = l2;
+                                for i in 0..len5 {
+                                    let base = base5.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l3 = *base.add(0).cast::<*mut u8>();
+                                        let l4 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                        _rt::cabi_dealloc(l3, l4, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base5,
+                                    len5 * (2 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                            }
+                            _ => {
+                                let l6 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l7 = *arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                _rt::cabi_dealloc(l6, l7, 1);
+                                let l8 = *arg0.add(3 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l9 = *arg0.add(4 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                let base14 = l8;
+                                let len14 = l9;
+                                for i in 0..len14 {
+                                    let base = base14.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l10 = *base.add(0).cast::<*mut u8>();
+                                        let l11 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                        _rt::cabi_dealloc(l10, l11, 1);
+                                        let l12 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                        let l13 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                        _rt::cabi_dealloc(l12, l13, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base14,
+                                    len14 * (4 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                            }
+                        }
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case, unused_unsafe)]
+                pub unsafe fn _export_purges_cabi<T_: Guest>(arg0: *mut u8) -> *mut u8 {
+                    unsafe {
+                        let result85 = {
+                            let l0 = *arg0.add(0).cast::<*mut u8>();
+                            let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len2 = l1;
+                            let bytes2 = _rt::Vec::from_raw_parts(l0.cast(), len2, len2);
+                            let l3 = *arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l4 = *arg0.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len5 = l4;
+                            let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
+                            let l6 = *arg0.add(4 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l7 = *arg0.add(5 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len8 = l7;
+                            let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
+                            let l9 = *arg0.add(6 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l10 = *arg0.add(7 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len11 = l10;
+                            let bytes11 = _rt::Vec::from_raw_parts(l9.cast(), len11, len11);
+                            let l12 = i32::from(*arg0.add(8 * ::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let l16 = *arg0.add(11 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l17 = *arg0.add(12 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let base24 = l16;
+                            let len24 = l17;
+                            let mut result24 = _rt::Vec::with_capacity(len24);
+                            for i in 0..len24 {
+                                let base = base24.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let e24 = {
+                                    let l18 = *base.add(0).cast::<*mut u8>();
+                                    let l19 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len20 = l19;
+                                    let bytes20 = _rt::Vec::from_raw_parts(l18.cast(), len20, len20);
+                                    let l21 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l22 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len23 = l22;
+
+                                    super::super::super::super::brim::rules::types::Field {
+                                        name: _rt::string_lift(bytes20),
+                                        value: <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(
+                                            l21.cast(),
+                                            len23,
+                                            len23,
+                                        )),
+                                    }
+                                };
+                                result24.push(e24);
+                            }
+                            _rt::cabi_dealloc(
+                                base24,
+                                len24 * (4 * ::core::mem::size_of::<*const u8>()),
+                                ::core::mem::size_of::<*const u8>(),
+                            );
+                            let l25 = i32::from(*arg0.add(13 * ::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let v40 = match l25 {
+                                0 => Content::Undeclared,
+                                1 => Content::Empty,
+                                2 => {
+                                    let e40 = {
+                                        let l26 = *arg0.add(14 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                        let l27 = *arg0.add(15 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                        let base39 = l26;
+                                        let len39 = l27;
+                                        let mut result39 = _rt::Vec::with_capacity(len39);
+                                        for i in 0..len39 {
+                                            let base = base39.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                            let e39 = {
+                                                let l28 = *base.add(0).cast::<*mut u8>();
+                                                let l29 =
+                                                    *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                                let base38 = l28;
+                                                let len38 = l29;
+                                                let mut result38 = _rt::Vec::with_capacity(len38);
+                                                for i in 0..len38 {
+                                                    let base =
+                                                        base38.add(i * (8 + 2 * ::core::mem::size_of::<*const u8>()));
+                                                    let e38 = {
+                                                        let l30 = i32::from(*base.add(0).cast::<u8>());
+                                                        let v37 = match l30 {
+                                                            0 => Value::Null,
+                                                            1 => {
+                                                                let e37 = {
+                                                                    let l31 = i32::from(*base.add(8).cast::<u8>());
+
+                                                                    _rt::bool_lift(l31 as u8)
+                                                                };
+                                                                Value::Flag(e37)
+                                                            }
+                                                            2 => {
+                                                                let e37 = {
+                                                                    let l32 = *base.add(8).cast::<i64>();
+
+                                                                    l32
+                                                                };
+                                                                Value::Integer(e37)
+                                                            }
+                                                            3 => {
+                                                                let e37 = {
+                                                                    let l33 = *base.add(8).cast::<f64>();
+
+                                                                    l33
+                                                                };
+                                                                Value::Number(e37)
+                                                            }
+                                                            n => {
+                                                                debug_assert_eq!(n, 4, "invalid enum discriminant");
+                                                                let e37 = {
+                                                                    let l34 = *base.add(8).cast::<*mut u8>();
+                                                                    let l35 = *base
+                                                                        .add(
+                                                                            8 + 1 * ::core::mem::size_of::<*const u8>(),
+                                                                        )
+                                                                        .cast::<usize>();
+                                                                    let len36 = l35;
+                                                                    let bytes36 = _rt::Vec::from_raw_parts(
+                                                                        l34.cast(),
+                                                                        len36,
+                                                                        len36,
+                                                                    );
+
+                                                                    _rt::string_lift(bytes36)
+                                                                };
+                                                                Value::Text(e37)
+                                                            }
+                                                        };
+
+                                                        v37
+                                                    };
+                                                    result38.push(e38);
+                                                }
+                                                _rt::cabi_dealloc(
+                                                    base38,
+                                                    len38 * (8 + 2 * ::core::mem::size_of::<*const u8>()),
+                                                    8,
+                                                );
+
+                                                result38
+                                            };
+                                            result39.push(e39);
+                                        }
+                                        _rt::cabi_dealloc(
+                                            base39,
+                                            len39 * (2 * ::core::mem::size_of::<*const u8>()),
+                                            ::core::mem::size_of::<*const u8>(),
+                                        );
+
+                                        result39
+                                    };
+                                    Content::Values(e40)
+                                }
+                                3 => Content::TooLong,
+                                n => {
+                                    debug_assert_eq!(n, 4, "invalid enum discriminant");
+                                    Content::NotJson
+                                }
+                            };
+                            let l41 = *arg0.add(16 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l42 = *arg0.add(17 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let base49 = l41;
+                            let len49 = l42;
+                            let mut result49 = _rt::Vec::with_capacity(len49);
+                            for i in 0..len49 {
+                                let base = base49.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let e49 = {
+                                    let l43 = *base.add(0).cast::<*mut u8>();
+                                    let l44 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len45 = l44;
+                                    let bytes45 = _rt::Vec::from_raw_parts(l43.cast(), len45, len45);
+                                    let l46 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l47 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len48 = l47;
+                                    let bytes48 = _rt::Vec::from_raw_parts(l46.cast(), len48, len48);
+
+                                    super::super::super::super::brim::rules::types::Extra {
+                                        name: _rt::string_lift(bytes45),
+                                        value: _rt::string_lift(bytes48),
+                                    }
+                                };
+                                result49.push(e49);
+                            }
+                            _rt::cabi_dealloc(
+                                base49,
+                                len49 * (4 * ::core::mem::size_of::<*const u8>()),
+                                ::core::mem::size_of::<*const u8>(),
+                            );
+                            let l50 = i32::from(*arg0.add(18 * ::core::mem::size_of::<*const u8>()).cast::<u16>());
+                            let l51 = *arg0.add(19 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l52 = *arg0.add(20 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let base59 = l51;
+                            let len59 = l52;
+                            let mut result59 = _rt::Vec::with_capacity(len59);
+                            for i in 0..len59 {
+                                let base = base59.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let e59 = {
+                                    let l53 = *base.add(0).cast::<*mut u8>();
+                                    let l54 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len55 = l54;
+                                    let bytes55 = _rt::Vec::from_raw_parts(l53.cast(), len55, len55);
+                                    let l56 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l57 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len58 = l57;
+
+                                    super::super::super::super::brim::rules::types::Field {
+                                        name: _rt::string_lift(bytes55),
+                                        value: <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(
+                                            l56.cast(),
+                                            len58,
+                                            len58,
+                                        )),
+                                    }
+                                };
+                                result59.push(e59);
+                            }
+                            _rt::cabi_dealloc(
+                                base59,
+                                len59 * (4 * ::core::mem::size_of::<*const u8>()),
+                                ::core::mem::size_of::<*const u8>(),
+                            );
+                            let l60 = i32::from(*arg0.add(21 * ::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let v75 = match l60 {
+                                0 => Content::Undeclared,
+                                1 => Content::Empty,
+                                2 => {
+                                    let e75 = {
+                                        let l61 = *arg0.add(22 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                        let l62 = *arg0.add(23 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                        let base74 = l61;
+                                        let len74 = l62;
+                                        let mut result74 = _rt::Vec::with_capacity(len74);
+                                        for i in 0..len74 {
+                                            let base = base74.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                            let e74 = {
+                                                let l63 = *base.add(0).cast::<*mut u8>();
+                                                let l64 =
+                                                    *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                                let base73 = l63;
+                                                let len73 = l64;
+                                                let mut result73 = _rt::Vec::with_capacity(len73);
+                                                for i in 0..len73 {
+                                                    let base =
+                                                        base73.add(i * (8 + 2 * ::core::mem::size_of::<*const u8>()));
+                                                    let e73 = {
+                                                        let l65 = i32::from(*base.add(0).cast::<u8>());
+                                                        let v72 = match l65 {
+                                                            0 => Value::Null,
+                                                            1 => {
+                                                                let e72 = {
+                                                                    let l66 = i32::from(*base.add(8).cast::<u8>());
+
+                                                                    _rt::bool_lift(l66 as u8)
+                                                                };
+                                                                Value::Flag(e72)
+                                                            }
+                                                            2 => {
+                                                                let e72 = {
+                                                                    let l67 = *base.add(8).cast::<i64>();
+
+                                                                    l67
+                                                                };
+                                                                Value::Integer(e72)
+                                                            }
+                                                            3 => {
+                                                                let e72 = {
+                                                                    let l68 = *base.add(8).cast::<f64>();
+
+                                                                    l68
+                                                                };
+                                                                Value::Number(e72)
+                                                            }
+                                                            n => {
+                                                                debug_assert_eq!(n, 4, "invalid enum discriminant");
+                                                                let e72 = {
+                                                                    let l69 = *base.add(8).cast::<*mut u8>();
+                                                                    let l70 = *base
+                                                                        .add(
+                                                                            8 + 1 * ::core::mem::size_of::<*const u8>(),
+                                                                        )
+                                                                        .cast::<usize>();
+                                                                    let len71 = l70;
+                                                                    let bytes71 = _rt::Vec::from_raw_parts(
+                                                                        l69.cast(),
+                                                                        len71,
+                                                                        len71,
+                                                                    );
+
+                                                                    _rt::string_lift(bytes71)
+                                                                };
+                                                                Value::Text(e72)
+                                                            }
+                                                        };
+
+                                                        v72
+                                                    };
+                                                    result73.push(e73);
+                                                }
+                                                _rt::cabi_dealloc(
+                                                    base73,
+                                                    len73 * (8 + 2 * ::core::mem::size_of::<*const u8>()),
+                                                    8,
+                                                );
+
+                                                result73
+                                            };
+                                            result74.push(e74);
+                                        }
+                                        _rt::cabi_dealloc(
+                                            base74,
+                                            len74 * (2 * ::core::mem::size_of::<*const u8>()),
+                                            ::core::mem::size_of::<*const u8>(),
+                                        );
+
+                                        result74
+                                    };
+                                    Content::Values(e75)
+                                }
+                                3 => Content::TooLong,
+                                n => {
+                                    debug_assert_eq!(n, 4, "invalid enum discriminant");
+                                    Content::NotJson
+                                }
+                            };
+                            let l76 = *arg0.add(24 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l77 = *arg0.add(25 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let base84 = l76;
+                            let len84 = l77;
+                            let mut result84 = _rt::Vec::with_capacity(len84);
+                            for i in 0..len84 {
+                                let base = base84.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let e84 = {
+                                    let l78 = *base.add(0).cast::<*mut u8>();
+                                    let l79 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len80 = l79;
+                                    let bytes80 = _rt::Vec::from_raw_parts(l78.cast(), len80, len80);
+                                    let l81 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l82 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len83 = l82;
+                                    let bytes83 = _rt::Vec::from_raw_parts(l81.cast(), len83, len83);
+
+                                    super::super::super::super::brim::rules::types::Extra {
+                                        name: _rt::string_lift(bytes80),
+                                        value: _rt::string_lift(bytes83),
+                                    }
+                                };
+                                result84.push(e84);
+                            }
+                            _rt::cabi_dealloc(
+                                base84,
+                                len84 * (4 * ::core::mem::size_of::<*const u8>()),
+                                ::core::mem::size_of::<*const u8>(),
+                            );
+                            T_::purges(
+                                Request {
+                                    method: _rt::string_lift(bytes2),
+                                    scheme: _rt::string_lift(bytes5),
+                                    authority: _rt::string_lift(bytes8),
+                                    path: _rt::string_lift(bytes11),
+                                    query: match l12 {
+                                        0 => None,
+                                        1 => {
+                                            let e = {
+                                                let l13 = *arg0
+                                                    .add(9 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>();
+                                                let l14 =
+                                                    *arg0.add(10 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                                let len15 = l14;
+                                                let bytes15 = _rt::Vec::from_raw_parts(l13.cast(), len15, len15);
+
+                                                _rt::string_lift(bytes15)
+                                            };
+                                            Some(e)
+                                        }
+                                        _ => _rt::invalid_enum_discriminant(),
+                                    },
+                                    headers: result24,
+                                    content: v40,
+                                    extras: result49,
+                                },
+                                Response { status: l50 as u16, headers: result59, content: v75, extras: result84 },
+                            )
+                        };
+                        _rt::cabi_dealloc(
+                            arg0,
+                            26 * ::core::mem::size_of::<*const u8>(),
+                            ::core::mem::size_of::<*const u8>(),
+                        );
+                        let ptr86 = (&raw mut _RET_AREA.0).cast::<u8>();
+                        match result85 {
+                            Ok(e) => {
+                                *ptr86.add(0).cast::<u8>() = (0i32) as u8;
+                                let vec91 = e;
+                                let len91 = vec91.len();
+                                let layout91 = _rt::alloc::Layout::from_size_align(
+                                    vec91.len() * (3 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                )
+                                .unwrap();
+                                let (result91, _cleanup91) = crate::rt::Cleanup::new(layout91);
+                                if let Some(cleanup) = _cleanup91 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec91.into_iter().enumerate() {
+                                    let base = result91.add(i * (3 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        match e {
+                                            Purge::SurrogateKeys(e) => {
+                                                *base.add(0).cast::<u8>() = (0i32) as u8;
+                                                let vec88 = e;
+                                                let len88 = vec88.len();
+                                                let layout88 = _rt::alloc::Layout::from_size_align(
+                                                    vec88.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                                                    ::core::mem::size_of::<*const u8>(),
+                                                )
+                                                .unwrap();
+                                                let (result88, _cleanup88) = crate::rt::Cleanup::new(layout88);
+                                                if let Some(cleanup) = _cleanup88 {
+                                                    cleanup.forget();
+                                                }
+                                                for (i, e) in vec88.into_iter().enumerate() {
+                                                    let base =
+                                                        result88.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                                    {
+                                                        let vec87 = (e.into_bytes()).into_boxed_slice();
+                                                        let ptr87 = vec87.as_ptr().cast::<u8>();
+                                                        let len87 = vec87.len();
+                                                        ::core::mem::forget(vec87);
+                                                        *base
+                                                            .add(::core::mem::size_of::<*const u8>())
+                                                            .cast::<usize>() = len87;
+                                                        *base.add(0).cast::<*mut u8>() = ptr87.cast_mut();
+                                                    }
+                                                }
+                                                *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>() =
+                                                    len88;
+                                                *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() =
+                                                    result88;
+                                            }
+                                            Purge::Url(e) => {
+                                                *base.add(0).cast::<u8>() = (1i32) as u8;
+                                                let vec89 = (e.into_bytes()).into_boxed_slice();
+                                                let ptr89 = vec89.as_ptr().cast::<u8>();
+                                                let len89 = vec89.len();
+                                                ::core::mem::forget(vec89);
+                                                *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>() =
+                                                    len89;
+                                                *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() =
+                                                    ptr89.cast_mut();
+                                            }
+                                            Purge::Prefix(e) => {
+                                                *base.add(0).cast::<u8>() = (2i32) as u8;
+                                                let vec90 = (e.into_bytes()).into_boxed_slice();
+                                                let ptr90 = vec90.as_ptr().cast::<u8>();
+                                                let len90 = vec90.len();
+                                                ::core::mem::forget(vec90);
+                                                *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>() =
+                                                    len90;
+                                                *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() =
+                                                    ptr90.cast_mut();
+                                            }
+                                            Purge::Site => {
+                                                *base.add(0).cast::<u8>() = (3i32) as u8;
+                                            }
+                                        }
+                                    }
+                                }
+                                *ptr86.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len91;
+                                *ptr86.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result91;
+                            }
+                            Err(e) => {
+                                *ptr86.add(0).cast::<u8>() = (1i32) as u8;
+                                let super::super::super::super::brim::rules::types::Failure {
+                                    message: message92,
+                                    extras: extras92,
+                                } = e;
+                                let vec93 = (message92.into_bytes()).into_boxed_slice();
+                                let ptr93 = vec93.as_ptr().cast::<u8>();
+                                let len93 = vec93.len();
+                                ::core::mem::forget(vec93);
+                                *ptr86.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len93;
+                                *ptr86.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr93.cast_mut();
+                                let vec97 = extras92;
+                                let len97 = vec97.len();
+                                let layout97 = _rt::alloc::Layout::from_size_align(
+                                    vec97.len() * (4 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                )
+                                .unwrap();
+                                let (result97, _cleanup97) = crate::rt::Cleanup::new(layout97);
+                                if let Some(cleanup) = _cleanup97 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec97.into_iter().enumerate() {
+                                    let base = result97.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let super::super::super::super::brim::rules::types::Extra {
+                                            name: name94,
+                                            value: value94,
+                                        } = e;
+                                        let vec95 = (name94.into_bytes()).into_boxed_slice();
+                                        let ptr95 = vec95.as_ptr().cast::<u8>();
+                                        let len95 = vec95.len();
+                                        ::core::mem::forget(vec95);
+                                        *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len95;
+                                        *base.add(0).cast::<*mut u8>() = ptr95.cast_mut();
+                                        let vec96 = (value94.into_bytes()).into_boxed_slice();
+                                        let ptr96 = vec96.as_ptr().cast::<u8>();
+                                        let len96 = vec96.len();
+                                        ::core::mem::forget(vec96);
+                                        *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len96;
+                                        *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() =
+                                            ptr96.cast_mut();
+                                    }
+                                }
+                                *ptr86.add(4 * ::core::mem::size_of::<*const u8>()).cast::<usize>() = len97;
+                                *ptr86.add(3 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result97;
+                            }
+                        };
+                        ptr86
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case)]
+                pub unsafe fn __post_return_purges<T_: Guest>(arg0: *mut u8) {
+                    unsafe {
+                        let l0 = i32::from(*arg0.add(0).cast::<u8>());
+                        match l0 {
+                            0 => {
+                                let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l2 = *arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                let base13 = l1;
+                                let len13 = l2;
+                                for i in 0..len13 {
+                                    let base = base13.add(i * (3 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l3 = i32::from(*base.add(0).cast::<u8>());
+                                        match l3 {
+                                            0 => {
+                                                let l4 =
+                                                    *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                                let l5 =
+                                                    *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                                let base8 = l4;
+                                                let len8 = l5;
+                                                for i in 0..len8 {
+                                                    let base = base8.add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                                    {
+                                                        let l6 = *base.add(0).cast::<*mut u8>();
+                                                        let l7 = *base
+                                                            .add(::core::mem::size_of::<*const u8>())
+                                                            .cast::<usize>();
+                                                        _rt::cabi_dealloc(l6, l7, 1);
+                                                    }
+                                                }
+                                                _rt::cabi_dealloc(
+                                                    base8,
+                                                    len8 * (2 * ::core::mem::size_of::<*const u8>()),
+                                                    ::core::mem::size_of::<*const u8>(),
+                                                );
+                                            }
+                                            1 => {
+                                                let l9 =
+                                                    *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                                let l10 =
+                                                    *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                                _rt::cabi_dealloc(l9, l10, 1);
+                                            }
+                                            2 => {
+                                                let l11 =
+                                                    *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                                let l12 =
+                                                    *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                                _rt::cabi_dealloc(l11, l12, 1);
+                                            }
+                                            _ => (),
+                                        }
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base13,
+                                    len13 * (3 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                            }
+                            _ => {
+                                let l14 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l15 = *arg0.add(2 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                _rt::cabi_dealloc(l14, l15, 1);
+                                let l16 = *arg0.add(3 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l17 = *arg0.add(4 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                let base22 = l16;
+                                let len22 = l17;
+                                for i in 0..len22 {
+                                    let base = base22.add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l18 = *base.add(0).cast::<*mut u8>();
+                                        let l19 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                        _rt::cabi_dealloc(l18, l19, 1);
+                                        let l20 = *base.add(2 * ::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                        let l21 = *base.add(3 * ::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                        _rt::cabi_dealloc(l20, l21, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base22,
+                                    len22 * (4 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                            }
+                        }
+                    }
+                }
+                pub trait Guest {
+                    /// What the rule reads. Asked once, when the plugin is loaded; may depend on `config`.
+                    #[allow(async_fn_in_trait)]
+                    fn reads() -> Inputs;
+                    /// On storing a response: its surrogate keys, besides those that it has without the rule. A failure makes it not stored.
+                    #[allow(async_fn_in_trait)]
+                    fn tags(request: Request, response: Response) -> Result<_rt::Vec<_rt::String>, Failure>;
+                    /// After an unsafe request that the origin answered with 2xx or 3xx: what it made obsolete. After a failure the host asks again.
+                    #[allow(async_fn_in_trait)]
+                    fn purges(request: Request, response: Response) -> Result<_rt::Vec<Purge>, Failure>;
+                }
+                #[doc(hidden)]
+                #[macro_export]
+                macro_rules! __export_brim_rules_invalidation_1_0_0_cabi{
+  ($ty:ident with_types_in $($path_to_types:tt)*) => (const _: () = {
+
+    #[unsafe(export_name = "brim:rules/invalidation@1.0.0#reads")]
+    unsafe extern "C" fn export_reads() -> *mut u8 {
+      unsafe { $($path_to_types)*::_export_reads_cabi::<$ty>() }
+    }
+    #[unsafe(export_name = "cabi_post_brim:rules/invalidation@1.0.0#reads")]
+    unsafe extern "C" fn _post_return_reads(arg0: *mut u8,) {
+      unsafe { $($path_to_types)*::__post_return_reads::<$ty>(arg0) }
+    }
+    #[unsafe(export_name = "brim:rules/invalidation@1.0.0#tags")]
+    unsafe extern "C" fn export_tags(arg0: *mut u8,) -> *mut u8 {
+      unsafe { $($path_to_types)*::_export_tags_cabi::<$ty>(arg0) }
+    }
+    #[unsafe(export_name = "cabi_post_brim:rules/invalidation@1.0.0#tags")]
+    unsafe extern "C" fn _post_return_tags(arg0: *mut u8,) {
+      unsafe { $($path_to_types)*::__post_return_tags::<$ty>(arg0) }
+    }
+    #[unsafe(export_name = "brim:rules/invalidation@1.0.0#purges")]
+    unsafe extern "C" fn export_purges(arg0: *mut u8,) -> *mut u8 {
+      unsafe { $($path_to_types)*::_export_purges_cabi::<$ty>(arg0) }
+    }
+    #[unsafe(export_name = "cabi_post_brim:rules/invalidation@1.0.0#purges")]
+    unsafe extern "C" fn _post_return_purges(arg0: *mut u8,) {
+      unsafe { $($path_to_types)*::__post_return_purges::<$ty>(arg0) }
+    }
+  };);
+}
+                #[doc(hidden)]
+                pub use __export_brim_rules_invalidation_1_0_0_cabi;
+
+                #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
+                #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
+                struct _RetArea([::core::mem::MaybeUninit<u8>; 10 * ::core::mem::size_of::<*const u8>()]);
+                static mut _RET_AREA: _RetArea =
+                    _RetArea([::core::mem::MaybeUninit::uninit(); 10 * ::core::mem::size_of::<*const u8>()]);
             }
         }
     }
@@ -1556,6 +2806,17 @@ mod _rt {
             self as i64
         }
     }
+    pub unsafe fn bool_lift(val: u8) -> bool {
+        if cfg!(debug_assertions) {
+            match val {
+                0 => false,
+                1 => true,
+                _ => panic!("invalid bool discriminant"),
+            }
+        } else {
+            val != 0
+        }
+    }
     extern crate alloc as alloc_crate;
 }
 
@@ -1565,7 +2826,7 @@ mod _rt {
 /// For more information see the documentation of `wit_bindgen::generate!`.
 ///
 /// ```rust
-/// # macro_rules! __export_cache_key_plugin{ ($($t:tt)*) => (); }
+/// # macro_rules! __export_whole_world{ ($($t:tt)*) => (); }
 /// # trait Guest {}
 /// struct MyType;
 ///
@@ -1573,25 +2834,26 @@ mod _rt {
 ///     // ...
 /// }
 ///
-/// __export_cache_key_plugin!(MyType);
+/// __export_whole_world!(MyType);
 /// ```
 #[allow(unused_macros)]
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __export_cache_key_plugin_impl {
-  ($ty:ident) => ($crate::bindings::__export_cache_key_plugin!($ty with_types_in $crate::bindings););
+macro_rules! __export_every_hook_plugin_impl {
+  ($ty:ident) => ($crate::bindings::__export_whole_world!($ty with_types_in $crate::bindings););
   ($ty:ident with_types_in $($path_to_types_root:tt)*) => (
   $($path_to_types_root)*::exports::brim::rules::meta::__export_brim_rules_meta_1_0_0_cabi!($ty with_types_in $($path_to_types_root)*::exports::brim::rules::meta);
   $($path_to_types_root)*::exports::brim::rules::cache_key::__export_brim_rules_cache_key_1_0_0_cabi!($ty with_types_in $($path_to_types_root)*::exports::brim::rules::cache_key);
+  $($path_to_types_root)*::exports::brim::rules::invalidation::__export_brim_rules_invalidation_1_0_0_cabi!($ty with_types_in $($path_to_types_root)*::exports::brim::rules::invalidation);
   const _: () = {
 
     #[cfg(target_arch = "wasm32")]
-    #[unsafe(link_section = "component-type:wit-bindgen:0.60.0:brim:rules@1.0.0:cache-key-plugin:imports and exports")]
+    #[unsafe(link_section = "component-type:wit-bindgen:0.60.0:brim:rules@1.0.0:every-hook-plugin:imports and exports")]
     #[doc(hidden)]
     #[allow(clippy::octal_escapes)]
-    pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 1160] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x81\x08\x01A\x02\x01\
-A\x0e\x01B\x06\x01m\x04\x05debug\x04info\x04warn\x05error\x04\0\x05level\x03\0\0\
+    pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 1772] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xe4\x0c\x01A\x02\x01\
+A\x10\x01B\x06\x01m\x04\x05debug\x04info\x04warn\x05error\x04\0\x05level\x03\0\0\
 \x01@\x02\x05level\x01\x07messages\x01\0\x04\0\x05write\x01\x02\x01@\x01\x07mess\
 ages\x01\0\x04\0\x09panicking\x01\x03\x03\0\x14brim:rules/log@1.0.0\x05\0\x01B\x03\
 \x01ks\x01@\x01\x04names\0\0\x04\0\x03get\x01\x01\x03\0\x17brim:rules/config@1.0\
@@ -1615,21 +2877,35 @@ r\x02\x04names\x05value\x10\x04\0\x04part\x03\0\x11\x01q\x02\x04keep\0\0\x07repl
 ace\x01\x08\0\x04\0\x09query-use\x03\0\x13\x01p\x12\x01r\x04\x05query\x14\x05par\
 ts\x15\x06bypass\x08\x06extras\x0b\x04\0\x08decision\x03\0\x16\x01j\x01\x17\x01\x07\
 \x01@\x01\x07request\x0d\0\x18\x04\0\x03key\x01\x19\x04\0\x1abrim:rules/cache-ke\
-y@1.0.0\x05\x08\x04\0!brim:rules/cache-key-plugin@1.0.0\x04\0\x0b\x16\x01\0\x10c\
-ache-key-plugin\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\
-\x070.254.2\x10wit-bindgen-rust\x060.60.0";
+y@1.0.0\x05\x08\x01B!\x02\x03\x02\x01\x05\x04\0\x05field\x03\0\0\x02\x03\x02\x01\
+\x03\x04\0\x05extra\x03\0\x02\x02\x03\x02\x01\x07\x04\0\x07failure\x03\0\x04\x01\
+ps\x01p\x03\x01r\x05\x0frequest-headers\x06\x10response-headers\x06\x0erequest-v\
+alues\x06\x0fresponse-values\x06\x06extras\x07\x04\0\x06inputs\x03\0\x08\x01q\x05\
+\x04null\0\0\x04flag\x01\x7f\0\x07integer\x01x\0\x06number\x01u\0\x04text\x01s\0\
+\x04\0\x05value\x03\0\x0a\x01p\x0b\x01p\x0c\x01q\x05\x0aundeclared\0\0\x05empty\0\
+\0\x06values\x01\x0d\0\x08too-long\0\0\x08not-json\0\0\x04\0\x07content\x03\0\x0e\
+\x01ks\x01p\x01\x01r\x08\x06methods\x06schemes\x09authoritys\x04paths\x05query\x10\
+\x07headers\x11\x07content\x0f\x06extras\x07\x04\0\x07request\x03\0\x12\x01r\x04\
+\x06status{\x07headers\x11\x07content\x0f\x06extras\x07\x04\0\x08response\x03\0\x14\
+\x01q\x04\x0esurrogate-keys\x01\x06\0\x03url\x01s\0\x06prefix\x01s\0\x04site\0\0\
+\x04\0\x05purge\x03\0\x16\x01@\0\0\x09\x04\0\x05reads\x01\x18\x01j\x01\x06\x01\x05\
+\x01@\x02\x07request\x13\x08response\x15\0\x19\x04\0\x04tags\x01\x1a\x01p\x17\x01\
+j\x01\x1b\x01\x05\x01@\x02\x07request\x13\x08response\x15\0\x1c\x04\0\x06purges\x01\
+\x1d\x04\0\x1dbrim:rules/invalidation@1.0.0\x05\x09\x04\0\"brim:rules/every-hook\
+-plugin@1.0.0\x04\0\x0b\x17\x01\0\x11every-hook-plugin\x03\0\0\0G\x09producers\x01\
+\x0cprocessed-by\x02\x0dwit-component\x070.254.2\x10wit-bindgen-rust\x060.60.0";
   };
   )
 }
 #[doc(inline)]
-pub use __export_cache_key_plugin_impl as __export_cache_key_plugin;
+pub use __export_every_hook_plugin_impl as __export_whole_world;
 
 #[cfg(target_arch = "wasm32")]
-#[unsafe(link_section = "component-type:wit-bindgen:0.60.0:brim:rules@1.0.0:cache-key-plugin-with-all-of-its-exports-removed:encoded world")]
+#[unsafe(link_section = "component-type:wit-bindgen:0.60.0:brim:rules@1.0.0:every-hook-plugin-with-all-of-its-exports-removed:encoded world")]
 #[doc(hidden)]
 #[allow(clippy::octal_escapes)]
-pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 570] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x93\x03\x01A\x02\x01\
+pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 572] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x94\x03\x01A\x02\x01\
 A\x06\x01B\x06\x01m\x04\x05debug\x04info\x04warn\x05error\x04\0\x05level\x03\0\0\
 \x01@\x02\x05level\x01\x07messages\x01\0\x04\0\x05write\x01\x02\x01@\x01\x07mess\
 ages\x01\0\x04\0\x09panicking\x01\x03\x03\0\x14brim:rules/log@1.0.0\x05\0\x01B\x03\
@@ -1637,10 +2913,10 @@ ages\x01\0\x04\0\x09panicking\x01\x03\x03\0\x14brim:rules/log@1.0.0\x05\0\x01B\x
 .0\x05\x01\x01B\x0a\x01p}\x01r\x02\x04names\x05value\0\x04\0\x05field\x03\0\x01\x01\
 r\x02\x04names\x05value\0\x04\0\x06cookie\x03\0\x03\x01r\x02\x04names\x05values\x04\
 \0\x05extra\x03\0\x05\x01p\x06\x01r\x02\x07messages\x06extras\x07\x04\0\x07failu\
-re\x03\0\x08\x03\0\x16brim:rules/types@1.0.0\x05\x02\x04\0Abrim:rules/cache-key-\
-plugin-with-all-of-its-exports-removed@1.0.0\x04\0\x0b6\x01\00cache-key-plugin-w\
-ith-all-of-its-exports-removed\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0d\
-wit-component\x070.254.2\x10wit-bindgen-rust\x060.60.0";
+re\x03\0\x08\x03\0\x16brim:rules/types@1.0.0\x05\x02\x04\0Bbrim:rules/every-hook\
+-plugin-with-all-of-its-exports-removed@1.0.0\x04\0\x0b7\x01\01every-hook-plugin\
+-with-all-of-its-exports-removed\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\
+\x0dwit-component\x070.254.2\x10wit-bindgen-rust\x060.60.0";
 
 #[inline(never)]
 #[doc(hidden)]

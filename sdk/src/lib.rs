@@ -1,6 +1,6 @@
 //! Write Brim plugins in Rust.
 //!
-//! A plugin is a type that implements [`CacheKeyRule`], with [`macro@plugin`] on the implementation:
+//! A plugin is a type that implements [`CacheKeyRule`] or [`InvalidationRule`], with [`macro@plugin`] on the implementation:
 //!
 //! ```
 //! use brim_sdk::{CacheKeyRule, Decision, Description, Failure, Request};
@@ -19,11 +19,15 @@
 //! }
 //! ```
 //!
+//! A component may have both hooks: `#[brim_sdk::plugin(also = InvalidationRule)]` on `impl CacheKeyRule for …` exports the type's
+//! [`InvalidationRule`] as well.
+//!
 //! Always true:
 //! - A rule depends on nothing of WebAssembly: `cargo test` runs it natively, with [`testing::MockRequest`].
-//! - A rule sees what it declared in `describe`, and nothing else. It has no clock, no randomness and no network, and starts
+//! - A rule sees what it declared in `describe` or `reads`, and nothing else. It has no clock, no randomness and no network, and starts
 //!   afresh for each request, so a static variable remembers nothing.
-//! - A rule that fails or panics costs its own request the cache: the request is forwarded and the response not stored.
+//! - A cache-key rule that fails or panics costs its own request the cache: the request is forwarded and the response not stored. So
+//!   does `tags` of an invalidation rule; `purges` is asked again.
 //!
 //! Not here: making a component of the compiled plugin (`brim plugin build`).
 #![deny(unsafe_code, missing_docs, unreachable_pub)]
@@ -31,6 +35,7 @@
 mod arena;
 pub mod config;
 mod decision;
+mod invalidation;
 pub mod log;
 mod query;
 mod request;
@@ -47,9 +52,16 @@ pub mod bindings;
 pub mod guest;
 #[cfg(target_arch = "wasm32")]
 mod rt;
+#[cfg(target_arch = "wasm32")]
+#[rustfmt::skip]
+mod worlds;
 
 pub use brim_sdk_macros::plugin;
 pub use decision::{Decision, Failure, PartValue, QueryUse};
+pub use invalidation::{
+    Content, InvalidationRule, KEY_BYTES_MAX, KEYS_MAX, PURGES_MAX, Purges, Reads, Response, Tags, URL_BYTES_MAX,
+    Value, Values, key_text,
+};
 pub use query::{Parameter, Query};
 pub use request::{Repeated, Request};
 pub use rule::{CacheKeyRule, Description, QueryInputs};

@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-use crate::{Failure, Query};
+use crate::{Content, Failure, Query};
 
 /// The declared inputs of one request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     pub(crate) method: String,
     pub(crate) scheme: String,
@@ -14,6 +14,7 @@ pub struct Request {
     pub(crate) query: Option<String>,
     pub(crate) headers: Vec<(String, Vec<u8>)>,
     pub(crate) cookies: Vec<(String, Vec<u8>)>,
+    pub(crate) content: Content,
 }
 
 impl Request {
@@ -35,7 +36,7 @@ impl Request {
         &self.authority
     }
 
-    /// The path as the client sent it; empty unless declared.
+    /// The path as the client sent it; to a cache-key rule, empty unless declared.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
@@ -59,16 +60,12 @@ impl Request {
     /// [`Repeated`] where the request has the field more than once. Taking one of them would let a client choose a key by one
     /// line and the origin's answer by the other.
     pub fn header(&self, name: &str) -> Result<Option<&[u8]>, Repeated> {
-        let lines = self.headers.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
-        only(lines.map(|(_, value)| value.as_slice()), name)
+        only(lines(&self.headers, name), name)
     }
 
     /// All lines of a header field, in the order of arrival.
     pub fn header_lines<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-        self.headers
-            .iter()
-            .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_slice())
+        lines(&self.headers, name)
     }
 
     /// The value of a cookie that may come once.
@@ -78,9 +75,22 @@ impl Request {
     pub fn cookie(&self, name: &str) -> Result<Option<&[u8]>, Repeated> {
         only(self.cookies.iter().filter(|(cookie, _)| cookie == name).map(|(_, value)| value.as_slice()), name)
     }
+
+    /// What was found in its content; to a cache-key rule, nothing.
+    #[must_use]
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
 }
 
-fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>, name: &str) -> Result<Option<&'a [u8]>, Repeated> {
+pub(crate) fn lines<'a, 'n>(
+    headers: &'a [(String, Vec<u8>)],
+    name: &'n str,
+) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    headers.iter().filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice())
+}
+
+pub(crate) fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>, name: &str) -> Result<Option<&'a [u8]>, Repeated> {
     let first = values.next();
     if values.next().is_some() {
         return Err(Repeated { name: name.to_owned() });

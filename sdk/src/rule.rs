@@ -28,7 +28,8 @@ pub enum QueryInputs {
     Named(Vec<String>),
 }
 
-/// A plugin's name, version and declared inputs. What is not declared is not passed to the rule.
+/// A plugin's name and version, and what its cache-key rule reads. What is not declared is not passed to that rule; an invalidation
+/// rule declares by [`reads`](crate::InvalidationRule::reads) instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     pub(crate) name: String,

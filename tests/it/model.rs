@@ -101,11 +101,11 @@ impl Bench {
                 Step::Wait(seconds) => self.node.clock().advance(Duration::from_secs(*seconds)),
                 Step::PurgeUrl { url, is_soft } => {
                     let url_text = self.node.url(&world.urls[*url]);
-                    self.node.purge(json!({ "url": url_text, "soft": is_soft })).await;
+                    self.node.purge(json!({ "url": url_text, "soft": is_soft, "on_demand": true })).await;
                     cache.purge(|named, _| named == *url, *is_soft);
                 }
                 Step::PurgeKey { key, is_soft } => {
-                    self.node.purge(json!({ "surrogate_keys": [key], "soft": is_soft })).await;
+                    self.node.purge(json!({ "surrogate_keys": [key], "soft": is_soft, "on_demand": true })).await;
                     cache.purge(|_, carried| carried == Some(*key), *is_soft);
                 }
                 Step::Ask(ask, script) => cache = self.ask(place, ask, script, &world, cache).await?,

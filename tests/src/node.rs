@@ -173,9 +173,12 @@ impl TestNode {
     /// A call of the admin API, with the token.
     pub fn admin(&self, method: Method, path: &str) -> Ask {
         let token = std::fs::read_to_string(self.data_dir().join("admin.token")).expect("made at the first start");
-        Client::http1(self.node().admin())
-            .ask(method, path)
-            .header("authorization", &format!("Bearer {}", token.trim()))
+        self.admin_as(token.trim(), method, path)
+    }
+
+    /// The same with another token.
+    pub fn admin_as(&self, token: &str, method: Method, path: &str) -> Ask {
+        Client::http1(self.node().admin()).ask(method, path).header("authorization", &format!("Bearer {token}"))
     }
 
     /// A purge through the admin API; its receipt.

@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 static BUILDING: Mutex<()> = Mutex::new(());
 static TENANT_KEY: OnceLock<PathBuf> = OnceLock::new();
 static DEVICE_KEY: OnceLock<PathBuf> = OnceLock::new();
+static REST_TAGS: OnceLock<PathBuf> = OnceLock::new();
+static WEBHOOK_PURGE: OnceLock<PathBuf> = OnceLock::new();
 static HOSTILE: OnceLock<PathBuf> = OnceLock::new();
 
 /// `plugins/tenant-key`
@@ -20,6 +22,18 @@ pub fn tenant_key() -> &'static Path {
 #[must_use]
 pub fn device_key() -> &'static Path {
     built(&DEVICE_KEY, "device-key")
+}
+
+/// `plugins/rest-tags`
+#[must_use]
+pub fn rest_tags() -> &'static Path {
+    built(&REST_TAGS, "rest-tags")
+}
+
+/// `plugins/webhook-purge`
+#[must_use]
+pub fn webhook_purge() -> &'static Path {
+    built(&WEBHOOK_PURGE, "webhook-purge")
 }
 
 /// `plugins/fixtures/hostile`: misbehaves as the path says.

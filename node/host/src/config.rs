@@ -21,6 +21,18 @@ pub const KEEP_RESIDENT_BYTES: usize = 256 * 1024;
 /// passes more is stopped before the host allocates it.
 pub const DECISION_BYTES_MAX: usize = 128 * 1024;
 
+/// As [`DECISION_BYTES_MAX`], of an invalidation rule: its keys and URLs may be more than a key decision holds.
+pub const INVALIDATION_BYTES_MAX: usize = 1024 * 1024;
+/// What an invalidation rule may want purged after one request. What is more than that is purged by prefix, key or site.
+pub const PURGES_MAX: usize = 64;
+/// URL or prefix of one purge.
+pub const PURGE_URL_BYTES_MAX: usize = 8 * 1024;
+const _: () = assert!(
+    PURGES_MAX * PURGE_URL_BYTES_MAX + brim_semantics::SURROGATE_KEYS_MAX * brim_semantics::SURROGATE_KEY_BYTES_MAX
+        < INVALIDATION_BYTES_MAX,
+    "a valid answer is not stopped"
+);
+
 /// Name of a key part.
 pub const PART_NAME_BYTES_MAX: usize = 64;
 /// Reason of a bypass, message of a failure.
@@ -50,6 +62,8 @@ pub const LOG_LINES_PER_SECOND_MAX: u32 = 50;
 pub struct HostConfig {
     /// How long a cache-key rule may run, in time of the thread it blocks.
     pub key_deadline: Duration,
+    /// How long an invalidation rule may run, in time of the thread it blocks.
+    pub invalidation_deadline: Duration,
     /// Linear memory of an instance.
     pub memory_max: usize,
     /// Calls that may run at once; a further one is [`Busy`](crate::PluginFault::Busy). Each reserves 4 GiB of address space (not of
@@ -67,6 +81,7 @@ impl Default for HostConfig {
     fn default() -> Self {
         Self {
             key_deadline: Duration::from_millis(5),
+            invalidation_deadline: Duration::from_millis(5),
             memory_max: 16 * 1024 * 1024,
             instances_max: 64,
             memo_entries_max: 16 * 1024,

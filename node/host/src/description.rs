@@ -4,6 +4,7 @@ use http::HeaderName;
 
 use crate::config::{COOKIES_MAX, HEADERS_MAX, PART_NAME_BYTES_MAX, QUERY_NAMES_MAX};
 use crate::guest::bindings::exports::brim::rules::meta;
+use crate::invalidation::InvalidationInputs;
 use crate::text::clean;
 
 const NAME_BYTES_MAX: usize = 64;
@@ -19,8 +20,10 @@ pub struct Description {
     pub version: String,
     /// What it may be used for.
     pub hooks: Vec<Hook>,
-    /// What it reads.
+    /// What its cache-key rule reads.
     pub inputs: Inputs,
+    /// What its invalidation rule reads, where it has one.
+    pub invalidation: Option<InvalidationInputs>,
 }
 
 /// A place in the request path where a plugin is asked.
@@ -28,6 +31,8 @@ pub struct Description {
 pub enum Hook {
     /// Shapes cache keys.
     CacheKey,
+    /// Says by what responses are purged, and what writes purge.
+    Invalidation,
 }
 
 impl Hook {
@@ -36,6 +41,7 @@ impl Hook {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CacheKey => "cache-key",
+            Self::Invalidation => "invalidation",
         }
     }
 }
@@ -66,7 +72,7 @@ pub enum QueryInputs {
 
 impl Description {
     /// Checks what a guest said; the error completes the sentence "`describe` says …".
-    pub(crate) fn checked(said: meta::Description) -> Result<Self, String> {
+    pub(crate) fn checked(said: meta::Description, hooks: Vec<Hook>) -> Result<Self, String> {
         if !is_plugin_name(&said.name) {
             return Err(format!(
                 "a name that is none: `{}` (lower case letters, digits and `-`, a letter first, at most {NAME_BYTES_MAX})",
@@ -91,7 +97,7 @@ impl Description {
             },
             path: said.inputs.path,
         };
-        Ok(Self { name: said.name, version: said.version, hooks: vec![Hook::CacheKey], inputs })
+        Ok(Self { name: said.name, version: said.version, hooks, inputs, invalidation: None })
     }
 }
 
@@ -101,7 +107,7 @@ fn is_plugin_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
-fn headers(said: Vec<String>) -> Result<Vec<HeaderName>, String> {
+pub(crate) fn headers(said: Vec<String>) -> Result<Vec<HeaderName>, String> {
     let mut headers = Vec::new();
     for name in names("header fields", said, HEADERS_MAX)? {
         let header = HeaderName::from_bytes(name.as_bytes())
@@ -149,19 +155,23 @@ mod tests {
         }
     }
 
+    fn checked(said: meta::Description) -> Result<Description, String> {
+        Description::checked(said, vec![Hook::CacheKey])
+    }
+
     #[test]
     fn names_are_checked() {
-        assert!(Description::checked(said("tenant-key", &["X-Tenant"])).is_ok());
+        assert!(checked(said("tenant-key", &["X-Tenant"])).is_ok());
         for name in ["", "Tenant", "1st", "a b", "a\n", &"a".repeat(65)] {
-            assert!(Description::checked(said(name, &[])).is_err(), "{name:?}");
+            assert!(checked(said(name, &[])).is_err(), "{name:?}");
         }
     }
 
     #[test]
     fn declared_fields_must_be_possible_unique_and_few() {
-        assert!(Description::checked(said("a", &["x y"])).is_err());
-        assert!(Description::checked(said("a", &["X-A", "x-a"])).is_err());
+        assert!(checked(said("a", &["x y"])).is_err());
+        assert!(checked(said("a", &["X-A", "x-a"])).is_err());
         let many: Vec<String> = (0..=HEADERS_MAX).map(|i| format!("x-{i}")).collect();
-        assert!(Description::checked(said("a", &many.iter().map(String::as_str).collect::<Vec<_>>())).is_err());
+        assert!(checked(said("a", &many.iter().map(String::as_str).collect::<Vec<_>>())).is_err());
     }
 }

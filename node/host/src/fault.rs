@@ -28,6 +28,9 @@ pub enum PluginFault {
     /// As many calls as may run at once are running.
     #[error("too many plugin calls are running")]
     Busy,
+    /// The component has no such hook.
+    #[error("it has no rule for this hook")]
+    NoHook,
 }
 
 impl PluginFault {
@@ -42,6 +45,7 @@ impl PluginFault {
             Self::Rejected(_) => "rejected",
             Self::BadOutput(_) => "bad-output",
             Self::Busy => "busy",
+            Self::NoHook => "no-hook",
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
 
-use crate::config::{DECISION_BYTES_MAX, Grants, LOG_LINE_BYTES_MAX, LOG_LINES_PER_CALL_MAX};
+use crate::config::{Grants, LOG_LINE_BYTES_MAX, LOG_LINES_PER_CALL_MAX};
 use crate::deadline::Deadline;
 use crate::log::{GuestLog, Level};
 use crate::text::clean;
@@ -16,7 +16,8 @@ use crate::text::clean;
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
         path: "../../wit",
-        world: "cache-key-plugin",
+        // A component has the exports of some of its interfaces at least; each is looked up by itself.
+        world: "every-hook-plugin",
         ownership: Borrowing { duplicate_if_necessary: true },
         imports: { default: trappable },
     });
@@ -48,13 +49,19 @@ pub(crate) struct Call {
 }
 
 /// A fresh store for one call.
-pub(crate) fn store(engine: &Engine, granted: &Arc<Granted>, memory_max: usize, deadline: Deadline) -> Store<Call> {
+pub(crate) fn store(
+    engine: &Engine,
+    granted: &Arc<Granted>,
+    memory_max: usize,
+    deadline: Deadline,
+    answer_bytes_max: usize,
+) -> Store<Call> {
     let ticks = deadline.ticks();
     let granted = Arc::clone(granted);
     let mut store =
         Store::new(engine, Call { granted, deadline, memory_max, lines_count: 0, memory_refused: false, panic: None });
     store.limiter(|call| call);
-    store.set_hostcall_fuel(DECISION_BYTES_MAX);
+    store.set_hostcall_fuel(answer_bytes_max);
     store.set_epoch_deadline(ticks);
     store.epoch_deadline_callback(|call| {
         let is_over = call.data().deadline.is_over();

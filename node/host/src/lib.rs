@@ -19,6 +19,8 @@ mod fault;
 mod guest;
 mod host;
 mod inputs;
+mod invalidation;
+pub mod json;
 mod log;
 mod memo;
 mod plugin;
@@ -28,8 +30,9 @@ mod text;
 
 pub use config::{
     COOKIES_MAX, DECISION_BYTES_MAX, DESCRIBE_DEADLINE, EXTRAS_MAX, Grants, HEADERS_MAX, HostConfig,
-    KEEP_RESIDENT_BYTES, LOG_LINE_BYTES_MAX, LOG_LINES_PER_CALL_MAX, LOG_LINES_PER_SECOND_MAX, MEMO_INPUT_BYTES_MAX,
-    PART_NAME_BYTES_MAX, QUERY_NAMES_MAX, REASON_BYTES_MAX, TICK, WALL_FACTOR,
+    INVALIDATION_BYTES_MAX, KEEP_RESIDENT_BYTES, LOG_LINE_BYTES_MAX, LOG_LINES_PER_CALL_MAX, LOG_LINES_PER_SECOND_MAX,
+    MEMO_INPUT_BYTES_MAX, PART_NAME_BYTES_MAX, PURGE_URL_BYTES_MAX, PURGES_MAX, QUERY_NAMES_MAX, REASON_BYTES_MAX,
+    TICK, WALL_FACTOR,
 };
 pub use decision::{KeyDecision, QueryUse};
 pub use description::{Description, Hook, Inputs, QueryInputs};
@@ -37,6 +40,7 @@ pub use engine::{HostError, compatibility, compile};
 pub use fault::PluginFault;
 pub use host::Host;
 pub use inputs::{InputKind, KeyRequest, SeenInput};
+pub use invalidation::{InvalidationCall, InvalidationInputs, PluginPurge};
 pub use plugin::Plugin;
 pub use refused::RefusedPlugin;
 pub use stats::{FaultCounts, PluginStats};

@@ -5,20 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use http::{HeaderMap, StatusCode};
 use wasmtime::Store;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::component::{Component, Instance, InstancePre};
 
 use crate::Digest;
-use crate::config::{DESCRIBE_DEADLINE, Grants, REASON_BYTES_MAX};
+use crate::config::{DECISION_BYTES_MAX, DESCRIBE_DEADLINE, Grants, INVALIDATION_BYTES_MAX, REASON_BYTES_MAX};
 use crate::deadline::Deadline;
 use crate::decision::KeyDecision;
-use crate::description::Description;
+use crate::description::{Description, Hook};
 use crate::fault::PluginFault;
-use crate::guest::bindings::{CacheKeyPlugin, CacheKeyPluginPre};
+use crate::guest::bindings::brim::rules::types::Failure;
+use crate::guest::bindings::exports::brim::rules::{cache_key, invalidation, meta};
 use crate::guest::{Call, Granted, granted_imports, linker, store};
 use crate::host::Shared;
 use crate::inputs::KeyRequest;
+use crate::invalidation::{InvalidationCall, InvalidationInputs, PluginPurge, checked_purges, checked_tags};
+use crate::json::Content;
 use crate::log::GuestLog;
 use crate::memo::Memo;
 use crate::refused::{RefusedPlugin, one_line};
@@ -36,9 +40,24 @@ struct Loaded {
     digest: Digest,
     description: Description,
     granted: Arc<Granted>,
-    guest: CacheKeyPluginPre<Call>,
+    guest: Guest,
     memo: Memo,
     counters: Counters,
+}
+
+/// A component ready to be instantiated, and the places of its exports. A hook it does not have is none.
+struct Guest {
+    pre: InstancePre<Call>,
+    meta: meta::GuestIndices,
+    cache_key: Option<cache_key::GuestIndices>,
+    invalidation: Option<invalidation::GuestIndices>,
+}
+
+/// What one call may use.
+#[derive(Clone, Copy)]
+struct Limits {
+    deadline: Duration,
+    answer_bytes_max: usize,
 }
 
 thread_local! {
@@ -55,20 +74,31 @@ impl Plugin {
         grants: &Grants,
     ) -> Result<Self, RefusedPlugin> {
         check_imports(host, component, grants)?;
-        check_exports(host, component)?;
+        let hooks = check_exports(host, component)?;
         let wrong_type = |error: wasmtime::Error| RefusedPlugin::WrongType { reason: one_line(&error) };
         let linker = linker(&host.engine, grants).map_err(wrong_type)?;
         let pre: InstancePre<Call> = linker.instantiate_pre(component).map_err(wrong_type)?;
-        let guest = CacheKeyPluginPre::new(pre).map_err(wrong_type)?;
+        let guest = Guest::new(pre, &hooks).map_err(wrong_type)?;
         let granted = Arc::new(Granted { log: GuestLog::new(name), config: grants.config.clone().unwrap_or_default() });
 
         // From here on deadlines are needed; the guard gives the count back if `describe` is refused.
         let ticking = Ticking::begin(host);
-        let said = in_guest(host, &granted, &guest, DESCRIBE_DEADLINE, |instance, store| {
-            instance.brim_rules_meta().call_describe(store)
+        let limits = Limits { deadline: DESCRIBE_DEADLINE, answer_bytes_max: DECISION_BYTES_MAX };
+        let typed = in_guest(host, &granted, &guest, limits, |instance, store| Ok(guest.check_types(instance, store)));
+        typed.map_err(RefusedPlugin::Describe)?.map_err(wrong_type)?;
+        let said = in_guest(host, &granted, &guest, limits, |instance, store| {
+            guest.meta.load(&mut *store, instance)?.call_describe(store)
         });
-        let description = Description::checked(said.map_err(RefusedPlugin::Describe)?)
+        let mut description = Description::checked(said.map_err(RefusedPlugin::Describe)?, hooks)
             .map_err(|reason| RefusedPlugin::Description { reason })?;
+        if let Some(exports) = &guest.invalidation {
+            let said = in_guest(host, &granted, &guest, limits, |instance, store| {
+                exports.load(&mut *store, instance)?.call_reads(store)
+            });
+            let inputs = InvalidationInputs::checked(said.map_err(RefusedPlugin::Reads)?)
+                .map_err(|reason| RefusedPlugin::Inputs { reason })?;
+            description.invalidation = Some(inputs);
+        }
         ticking.keep();
         let memo = Memo::new(&host.config);
         let loaded =
@@ -88,6 +118,18 @@ impl Plugin {
         &self.loaded.description
     }
 
+    /// Whether it can be asked at this place of the request path.
+    #[must_use]
+    pub fn has(&self, hook: Hook) -> bool {
+        self.loaded.description.hooks.contains(&hook)
+    }
+
+    /// What its invalidation rule reads, if it has one.
+    #[must_use]
+    pub fn invalidation_inputs(&self) -> Option<&InvalidationInputs> {
+        self.loaded.description.invalidation.as_ref()
+    }
+
     /// What it did since it was loaded.
     #[must_use]
     pub fn stats(&self) -> PluginStats {
@@ -99,10 +141,14 @@ impl Plugin {
     /// Blocks the thread until `key_deadline` and a tick of its time are used at most.
     ///
     /// # Errors
-    /// Where there is no decision; the request then bypasses the cache. A fault is not remembered.
+    /// Where there is no decision; the request then bypasses the cache. A fault is not remembered. [`PluginFault::NoHook`] where the
+    /// component shapes no keys.
     pub fn cache_key(&self, request: &KeyRequest<'_>) -> Result<Arc<KeyDecision>, PluginFault> {
         let loaded = &*self.loaded;
         loaded.counters.calls.fetch_add(1, Relaxed);
+        if loaded.guest.cache_key.is_none() {
+            return Err(PluginFault::NoHook).inspect_err(|fault| loaded.counters.failed(fault));
+        }
         INPUTS.with_borrow_mut(|inputs| {
             loaded.description.inputs.write_bytes(request, inputs);
             if let Some(decision) = loaded.memo.find(inputs) {
@@ -115,6 +161,54 @@ impl Plugin {
             Ok(decision)
         })
     }
+
+    /// What a call of the invalidation hook sees: request and response cut down to what the plugin declared. Owned, so that it can wait
+    /// in a queue on disk and be run again.
+    ///
+    /// The contents are what [`json::select`](crate::json::select) found at [`InvalidationInputs::request_values`] and
+    /// [`InvalidationInputs::response_values`].
+    #[must_use]
+    pub fn invalidation_call(
+        &self,
+        request: &KeyRequest<'_>,
+        request_content: Content,
+        status: StatusCode,
+        response_headers: &HeaderMap,
+        response_content: Content,
+    ) -> InvalidationCall {
+        let declared = self.invalidation_inputs();
+        InvalidationCall::new(declared, request, request_content, status, response_headers, response_content)
+    }
+
+    /// Asks for the surrogate keys of a response: at most 256, of 1 to 1024 bytes, without white space and control characters.
+    ///
+    /// Blocks the thread until `invalidation_deadline` and a tick of its time are used at most. Nothing is remembered.
+    ///
+    /// # Errors
+    /// Where there is no answer: the response must not be stored.
+    pub fn tags(&self, call: &InvalidationCall) -> Result<Vec<Box<str>>, PluginFault> {
+        self.loaded.counters.tags_calls.fetch_add(1, Relaxed);
+        let said = self.loaded.ask_invalidation(|exports, declared, instance, store| {
+            let guest = exports.load(&mut *store, instance)?;
+            call.with_guest_types(declared, |request, response| guest.call_tags(store, request, response))
+        });
+        self.loaded.checked(said, checked_tags)
+    }
+
+    /// Asks what an unsafe request made obsolete: at most 64 purges, with 256 surrogate keys among them.
+    ///
+    /// Blocks the thread until `invalidation_deadline` and a tick of its time are used at most. Nothing is remembered.
+    ///
+    /// # Errors
+    /// Where there is no answer: the call is to be made again.
+    pub fn purges(&self, call: &InvalidationCall) -> Result<Vec<PluginPurge>, PluginFault> {
+        self.loaded.counters.purges_calls.fetch_add(1, Relaxed);
+        let said = self.loaded.ask_invalidation(|exports, declared, instance, store| {
+            let guest = exports.load(&mut *store, instance)?;
+            call.with_guest_types(declared, |request, response| guest.call_purges(store, request, response))
+        });
+        self.loaded.checked(said, checked_purges)
+    }
 }
 
 impl std::fmt::Debug for Plugin {
@@ -126,21 +220,93 @@ impl std::fmt::Debug for Plugin {
 impl Loaded {
     /// Runs the rule in a fresh instance.
     fn decide(&self, request: &KeyRequest<'_>) -> Result<KeyDecision, PluginFault> {
+        let Some(exports) = &self.guest.cache_key else {
+            return Err(PluginFault::NoHook);
+        };
+        let limits = Limits { deadline: self.host.config.key_deadline, answer_bytes_max: DECISION_BYTES_MAX };
+        let said = self.run(limits, |instance, store| {
+            let guest = exports.load(&mut *store, instance)?;
+            self.description.inputs.with_request(request, |request| guest.call_key(store, request))
+        });
+        decided(said, KeyDecision::checked)
+    }
+
+    /// Asks the invalidation rule in a fresh instance.
+    fn ask_invalidation<T>(
+        &self,
+        call: impl FnOnce(
+            &invalidation::GuestIndices,
+            &InvalidationInputs,
+            &Instance,
+            &mut Store<Call>,
+        ) -> wasmtime::Result<T>,
+    ) -> Result<T, PluginFault> {
+        self.counters.calls.fetch_add(1, Relaxed);
+        let (Some(exports), Some(declared)) = (&self.guest.invalidation, &self.description.invalidation) else {
+            return Err(PluginFault::NoHook);
+        };
+        let deadline = self.host.config.invalidation_deadline;
+        let limits = Limits { deadline, answer_bytes_max: INVALIDATION_BYTES_MAX };
+        self.run(limits, |instance, store| call(exports, declared, instance, store))
+    }
+
+    /// What a guest said, checked, and counted if it is a fault.
+    fn checked<S, T>(
+        &self,
+        said: Result<Result<S, Failure>, PluginFault>,
+        check: impl FnOnce(S) -> Result<T, String>,
+    ) -> Result<T, PluginFault> {
+        decided(said, check).inspect_err(|fault| self.counters.failed(fault))
+    }
+
+    /// Calls into a fresh instance if as many calls as may run do not run yet.
+    fn run<T>(
+        &self,
+        limits: Limits,
+        call: impl FnOnce(&Instance, &mut Store<Call>) -> wasmtime::Result<T>,
+    ) -> Result<T, PluginFault> {
         let Some(_permit) = self.host.permit() else {
             return Err(PluginFault::Busy);
         };
         let began = Instant::now();
-        let said =
-            in_guest(&self.host, &self.granted, &self.guest, self.host.config.key_deadline, |instance, store| {
-                self.description
-                    .inputs
-                    .with_request(request, |request| instance.brim_rules_cache_key().call_key(store, request))
-            });
+        let said = in_guest(&self.host, &self.granted, &self.guest, limits, call);
         self.counters.ran_for(began.elapsed());
-        match said? {
-            Ok(decision) => KeyDecision::checked(decision).map_err(PluginFault::BadOutput),
-            Err(failure) => Err(PluginFault::Rejected(clean(&failure.message, REASON_BYTES_MAX))),
+        said
+    }
+}
+
+/// What a guest said, checked.
+fn decided<S, T>(
+    said: Result<Result<S, Failure>, PluginFault>,
+    check: impl FnOnce(S) -> Result<T, String>,
+) -> Result<T, PluginFault> {
+    match said? {
+        Ok(said) => check(said).map_err(PluginFault::BadOutput),
+        Err(failure) => Err(PluginFault::Rejected(clean(&failure.message, REASON_BYTES_MAX))),
+    }
+}
+
+impl Guest {
+    fn new(pre: InstancePre<Call>, hooks: &[Hook]) -> wasmtime::Result<Self> {
+        let has = |hook| hooks.contains(&hook);
+        Ok(Self {
+            meta: meta::GuestIndices::new(&pre)?,
+            cache_key: has(Hook::CacheKey).then(|| cache_key::GuestIndices::new(&pre)).transpose()?,
+            invalidation: has(Hook::Invalidation).then(|| invalidation::GuestIndices::new(&pre)).transpose()?,
+            pre,
+        })
+    }
+
+    /// Whether all exports have the types of the contract: what has not is refused at load, not at a request.
+    fn check_types(&self, instance: &Instance, store: &mut Store<Call>) -> wasmtime::Result<()> {
+        self.meta.load(&mut *store, instance)?;
+        if let Some(exports) = &self.cache_key {
+            exports.load(&mut *store, instance)?;
         }
+        if let Some(exports) = &self.invalidation {
+            exports.load(&mut *store, instance)?;
+        }
+        Ok(())
     }
 }
 
@@ -177,12 +343,13 @@ impl Drop for Ticking<'_> {
 fn in_guest<T>(
     host: &Shared,
     granted: &Arc<Granted>,
-    guest: &CacheKeyPluginPre<Call>,
-    deadline: Duration,
-    call: impl FnOnce(&CacheKeyPlugin, &mut Store<Call>) -> wasmtime::Result<T>,
+    guest: &Guest,
+    limits: Limits,
+    call: impl FnOnce(&Instance, &mut Store<Call>) -> wasmtime::Result<T>,
 ) -> Result<T, PluginFault> {
-    let mut store = store(&host.engine, granted, host.config.memory_max, Deadline::begin(deadline));
-    let said = guest.instantiate(&mut store).and_then(|instance| call(&instance, &mut store));
+    let deadline = Deadline::begin(limits.deadline);
+    let mut store = store(&host.engine, granted, host.config.memory_max, deadline, limits.answer_bytes_max);
+    let said = guest.pre.instantiate(&mut store).and_then(|instance| call(&instance, &mut store));
     said.map_err(|error| {
         let state = store.data_mut();
         PluginFault::of(&error, state.memory_refused, state.panic.take())
@@ -210,15 +377,19 @@ fn is_only_types(host: &Shared, import: &ComponentItem) -> bool {
     }
 }
 
-fn check_exports(host: &Shared, component: &Component) -> Result<(), RefusedPlugin> {
-    for export in ["brim:rules/meta@1", "brim:rules/cache-key@1"] {
-        let is_there = component
-            .component_type()
+/// Which hooks a component has. It is refused where it has none, or does not describe itself.
+fn check_exports(host: &Shared, component: &Component) -> Result<Vec<Hook>, RefusedPlugin> {
+    let component = component.component_type();
+    let has = |export: &str| {
+        component
             .exports(&host.engine)
-            .any(|(name, _)| name.strip_prefix(export).is_some_and(|rest| rest.starts_with('.')));
-        if !is_there {
-            return Err(RefusedPlugin::MissingExport { export });
-        }
+            .any(|(name, _)| name.strip_prefix(export).is_some_and(|rest| rest.starts_with('.')))
+    };
+    let export = "brim:rules/meta@1";
+    if !has(export) {
+        return Err(RefusedPlugin::MissingExport { export });
     }
-    Ok(())
+    let hooks = [(Hook::CacheKey, "brim:rules/cache-key@1"), (Hook::Invalidation, "brim:rules/invalidation@1")];
+    let hooks: Vec<Hook> = hooks.into_iter().filter(|(_, export)| has(export)).map(|(hook, _)| hook).collect();
+    if hooks.is_empty() { Err(RefusedPlugin::NoHook) } else { Ok(hooks) }
 }

@@ -43,6 +43,11 @@ pub enum RefusedPlugin {
         /// The export's name.
         export: &'static str,
     },
+    /// Without a hook there is nothing to ask it.
+    #[error(
+        "it exports no hook: `brim:rules/cache-key@1`, `brim:rules/invalidation@1` or both belong beside `brim:rules/meta@1`"
+    )]
+    NoHook,
     /// An import or export has the right name and another type.
     #[error("it does not fit `brim:rules`: {reason}")]
     WrongType {
@@ -52,6 +57,15 @@ pub enum RefusedPlugin {
     /// `describe` failed.
     #[error("`describe` failed: {0}")]
     Describe(#[source] PluginFault),
+    /// `reads` of the invalidation hook failed.
+    #[error("`reads` failed: {0}")]
+    Reads(#[source] PluginFault),
+    /// `reads` of the invalidation hook says something it must not.
+    #[error("`reads` says {reason}")]
+    Inputs {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// `describe` says something it must not.
     #[error("`describe` says {reason}")]
     Description {

@@ -16,6 +16,7 @@ pub struct FaultCounts {
     pub rejected: u64,
     pub bad_output: u64,
     pub busy: u64,
+    pub no_hook: u64,
 }
 
 impl FaultCounts {
@@ -27,7 +28,7 @@ impl FaultCounts {
 
     /// Each kind with the word of `PluginFault::as_detail`.
     #[must_use]
-    pub fn by_kind(&self) -> [(&'static str, u64); 7] {
+    pub fn by_kind(&self) -> [(&'static str, u64); 8] {
         [
             ("deadline", self.deadline),
             ("memory", self.memory),
@@ -36,6 +37,7 @@ impl FaultCounts {
             ("rejected", self.rejected),
             ("bad-output", self.bad_output),
             ("busy", self.busy),
+            ("no-hook", self.no_hook),
         ]
     }
 }
@@ -43,8 +45,12 @@ impl FaultCounts {
 /// What a plugin did since it was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PluginStats {
-    /// Decisions asked for.
+    /// Answers asked for, of all hooks.
     pub calls: u64,
+    /// Of these, surrogate keys of responses.
+    pub tags_calls: u64,
+    /// Of these, purges after writes.
+    pub purges_calls: u64,
     /// Answered from remembered decisions, without the guest.
     pub memo_hits: u64,
     /// By kind.
@@ -60,10 +66,12 @@ pub struct PluginStats {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) calls: AtomicU64,
+    pub(crate) tags_calls: AtomicU64,
+    pub(crate) purges_calls: AtomicU64,
     pub(crate) memo_hits: AtomicU64,
     time_ns: AtomicU64,
     time_max_ns: AtomicU64,
-    faults: [AtomicU64; 7],
+    faults: [AtomicU64; 8],
 }
 
 impl Counters {
@@ -82,17 +90,20 @@ impl Counters {
             PluginFault::Rejected(_) => 4,
             PluginFault::BadOutput(_) => 5,
             PluginFault::Busy => 6,
+            PluginFault::NoHook => 7,
         };
         self.faults[kind].fetch_add(1, Relaxed);
     }
 
     pub(crate) fn read(&self, log_lines_dropped: u64) -> PluginStats {
-        let [deadline, memory, trap, panicked, rejected, bad_output, busy] =
+        let [deadline, memory, trap, panicked, rejected, bad_output, busy, no_hook] =
             self.faults.each_ref().map(|count| count.load(Relaxed));
         PluginStats {
             calls: self.calls.load(Relaxed),
+            tags_calls: self.tags_calls.load(Relaxed),
+            purges_calls: self.purges_calls.load(Relaxed),
             memo_hits: self.memo_hits.load(Relaxed),
-            faults: FaultCounts { deadline, memory, trap, panicked, rejected, bad_output, busy },
+            faults: FaultCounts { deadline, memory, trap, panicked, rejected, bad_output, busy, no_hook },
             time: Duration::from_nanos(self.time_ns.load(Relaxed)),
             time_max: Duration::from_nanos(self.time_max_ns.load(Relaxed)),
             log_lines_dropped,

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{TestRequest, patient_host, plugin};
+use common::{TestExchange, TestRequest, patient_host, plugin};
 
 /// Whatever a guest does, the process does not grow with the number of times.
 #[test]
@@ -12,6 +12,9 @@ fn memory_stays_flat() {
     let harm = || {
         for path in ["/memory", "/panic", "/trap", "/recurse", "/garbage/huge", "/garbage/size"] {
             TestRequest::get(path).put_to(&hostile).expect_err("a fault");
+        }
+        for path in ["/memory", "/panic", "/trap", "/garbage/huge", "/garbage/many", "/garbage/keys"] {
+            TestExchange::of("GET", path, 200).tags(&hostile).expect_err("a fault");
         }
     };
     (0..10).for_each(|_| harm());

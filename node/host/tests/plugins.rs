@@ -128,6 +128,24 @@ fn a_component_that_exports_no_rule_is_refused() {
     assert_eq!(refused.to_string(), "it does not export `brim:rules/meta@1`");
 }
 
+/// A component says by its exports what it may be used for, and a refusal says what is missing.
+#[test]
+fn a_component_without_a_hook_is_refused() {
+    let refused = |exports: &str| {
+        let component = wat::parse_str(format!("(component (instance $i) {exports})")).expect("wat");
+        load(&host(), &component, &Grants::default()).expect_err("refused")
+    };
+    let meta = r#"(export "brim:rules/meta@1.0.0" (instance $i))"#;
+    let invalidation = r#"(export "brim:rules/invalidation@1.0.0" (instance $i))"#;
+    let none = refused(meta);
+    assert!(matches!(none, RefusedPlugin::NoHook));
+    assert!(none.to_string().contains("brim:rules/invalidation@1"), "{none}");
+    assert!(matches!(refused(invalidation), RefusedPlugin::MissingExport { export: "brim:rules/meta@1" }));
+    let later = r#"(export "brim:rules/invalidation@2.0.0" (instance $i))"#;
+    assert!(matches!(refused(&format!("{meta}{later}")), RefusedPlugin::NoHook));
+    assert!(matches!(refused(&format!("{meta}{invalidation}")), RefusedPlugin::WrongType { .. }));
+}
+
 #[test]
 fn an_import_that_is_not_granted_is_refused_by_name() {
     let wasi = wat::parse_str(

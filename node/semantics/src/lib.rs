@@ -45,7 +45,10 @@ pub use policy::CachePolicy;
 pub use range::{RANGES_MAX, RangeDecision, asks_for_ranges, content_range, ranges, unsatisfied_content_range};
 pub use reuse::{PurgeState, Reuse, Why, is_server_error, may_serve_on_error, reuse};
 pub use storable::{Refusal, RequestFacts, Storable, storable, stored_headers};
-pub use surrogate::{SURROGATE_KEY_BYTES_MAX, SURROGATE_KEYS_MAX, invalidated_groups, surrogate_keys};
+pub use surrogate::{
+    KeyField, KeySeparator, SURROGATE_KEY_BYTES_MAX, SURROGATE_KEYS_MAX, SurrogateKeys, invalidated_groups, key_text,
+    surrogate_keys,
+};
 pub use validation::{
     Freshened, HeadUpdate, Precondition, evaluate, freshened, has_origin_preconditions, head_update, make_conditional,
     make_conditional_on_any, not_modified_headers, not_modified_selects,

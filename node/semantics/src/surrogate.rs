@@ -5,7 +5,11 @@
 //!   reported: a purge would not find the response, so the caller decides whether to store it.
 //! - Keys are compared by their exact bytes, never as patterns.
 //!
-//! Not here: the purge clock and its log (`brim-store`).
+//! Not here: the purge clock and its log (`brim-store`), keys that rules and plugins add (`brim-node`).
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use sfv::{BareItem, List, ListEntry, Parser};
@@ -15,52 +19,126 @@ pub const SURROGATE_KEYS_MAX: usize = 256;
 /// A longer key is left out, not cut: the wrong responses must not be purged by what two keys have in common.
 pub const SURROGATE_KEY_BYTES_MAX: usize = 1024;
 
-static SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+/// A response field that carries surrogate keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyField {
+    /// The field.
+    pub name: HeaderName,
+    /// What stands between two keys.
+    pub separator: KeySeparator,
+}
+
+/// What stands between two keys of a [`KeyField`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySeparator {
+    /// Spaces and tabs: a key may hold a comma.
+    Space,
+    /// Commas, with or without spaces around them.
+    Comma,
+}
+
+impl KeyField {
+    /// A field with the separator that its name is known for: a comma for `Cache-Tag` and its kin, else a space.
+    pub fn named(name: HeaderName) -> Self {
+        let is_tag = name.as_str() == "cache-tag" || name.as_str() == "edge-cache-tag";
+        Self { name, separator: if is_tag { KeySeparator::Comma } else { KeySeparator::Space } }
+    }
+
+    /// `Surrogate-Key`, `Cache-Tag` and `xkey`: what origins send that were written for other caches.
+    pub fn defaults() -> &'static [Self] {
+        static DEFAULTS: LazyLock<Vec<KeyField>> = LazyLock::new(|| {
+            ["surrogate-key", "cache-tag", "xkey"].map(|name| KeyField::named(HeaderName::from_static(name))).to_vec()
+        });
+        &DEFAULTS
+    }
+}
+
+/// Surrogate keys, each once, in the order in which they came.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct SurrogateKeys {
+    found: Vec<Box<str>>,
+    is_cut: bool,
+}
+
 static CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 static CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
-/// The keys of a response: `Surrogate-Key`, separated by spaces, and `Cache-Groups` (RFC 9875 §2). Each once, in their order.
-///
-/// True: a limit was reached, and some keys are left out.
-pub fn surrogate_keys(headers: &HeaderMap) -> (Vec<Box<str>>, bool) {
-    let mut keys = Keys::default();
-    for line in headers.get_all(&SURROGATE_KEY) {
-        // Bytes outside ASCII are allowed where they are UTF-8, as purges are.
-        let Ok(line) = str::from_utf8(line.as_bytes()) else {
-            keys.overflow = true;
-            continue;
-        };
-        line.split([' ', '\t']).filter(|key| !key.is_empty()).for_each(|key| keys.add(key));
+/// The keys of a response: those of `fields`, and `Cache-Groups` (RFC 9875 §2). Each once, in their order.
+pub fn surrogate_keys(headers: &HeaderMap, fields: &[KeyField]) -> SurrogateKeys {
+    let mut keys = SurrogateKeys::default();
+    for field in fields {
+        for line in headers.get_all(&field.name) {
+            // Bytes outside ASCII are allowed where they are UTF-8, as purges are.
+            let Ok(line) = str::from_utf8(line.as_bytes()) else {
+                keys.is_cut = true;
+                continue;
+            };
+            match field.separator {
+                KeySeparator::Space => line.split([' ', '\t']).for_each(|key| keys.add(key)),
+                // A key with white space in it could not be named by a purge.
+                KeySeparator::Comma => line.split([',', ' ', '\t']).for_each(|key| keys.add(key)),
+            }
+        }
     }
     keys.add_groups(headers, &CACHE_GROUPS);
-    (keys.found, keys.overflow)
+    keys
 }
 
 /// The groups that a response to an unsafe request invalidates (RFC 9875 §3), for the origin of its target URI.
 ///
 /// Ask only where [`crate::invalidates`] says so. True: a limit was reached, and some groups are left out.
 pub fn invalidated_groups(headers: &HeaderMap) -> (Vec<Box<str>>, bool) {
-    let mut keys = Keys::default();
+    let mut keys = SurrogateKeys::default();
     keys.add_groups(headers, &CACHE_GROUP_INVALIDATION);
-    (keys.found, keys.overflow)
+    (keys.found, keys.is_cut)
 }
 
-#[derive(Default)]
-struct Keys {
-    found: Vec<Box<str>>,
-    overflow: bool,
+/// `text` as a part of a surrogate key: white space and control characters, which no key can hold, and `%` are percent-encoded, so that
+/// two texts never become one key.
+pub fn key_text(text: &str) -> Cow<'_, str> {
+    let is_plain = |letter: char| !letter.is_whitespace() && !letter.is_control() && letter != '%';
+    if text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut encoded = String::with_capacity(text.len() + 8);
+    for letter in text.chars() {
+        if is_plain(letter) {
+            encoded.push(letter);
+            continue;
+        }
+        for byte in letter.encode_utf8(&mut [0; 4]).bytes() {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    Cow::Owned(encoded)
 }
 
-impl Keys {
-    fn add(&mut self, key: &str) {
-        if self.found.iter().any(|known| **known == *key) {
+impl SurrogateKeys {
+    /// Adds a key that is not empty. One that passes a limit is left out, and [`Self::is_cut`] says so.
+    pub fn add(&mut self, key: &str) {
+        if key.is_empty() || self.found.iter().any(|known| **known == *key) {
             return;
         }
         if key.len() > SURROGATE_KEY_BYTES_MAX || self.found.len() == SURROGATE_KEYS_MAX {
-            self.overflow = true;
+            self.is_cut = true;
             return;
         }
         self.found.push(key.into());
+    }
+
+    /// A limit was reached, or a key was no text: some keys are left out, and a purge by one of them would not find the response.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// The keys so far.
+    pub fn as_slice(&self) -> &[Box<str>] {
+        &self.found
+    }
+
+    /// The keys.
+    pub fn into_vec(self) -> Vec<Box<str>> {
+        self.found
     }
 
     /// A list of strings, their parameters ignored. A field that is anything else is as if it were absent (RFC 9651 §4.2).
@@ -100,9 +178,15 @@ mod tests {
     }
 
     fn keys(lines: &[(&'static str, &str)]) -> Vec<String> {
-        let (keys, overflow) = surrogate_keys(&headers(lines));
-        assert!(!overflow);
-        keys.iter().map(ToString::to_string).collect()
+        let keys = surrogate_keys(&headers(lines), KeyField::defaults());
+        assert!(!keys.is_cut());
+        keys.as_slice().iter().map(ToString::to_string).collect()
+    }
+
+    /// What a limit leaves, and whether it left anything out.
+    fn cut(headers: &HeaderMap) -> (usize, bool) {
+        let keys = surrogate_keys(headers, KeyField::defaults());
+        (keys.as_slice().len(), keys.is_cut())
     }
 
     #[test]
@@ -111,6 +195,29 @@ mod tests {
         assert_eq!(keys(&[("surrogate-key", "a,b A a* ä")]), ["a,b", "A", "a*", "ä"]);
         assert!(keys(&[]).is_empty());
         assert!(keys(&[("surrogate-key", "  ")]).is_empty());
+    }
+
+    /// What origins send that were written for other caches, each in its own way.
+    #[test]
+    fn other_fields_carry_keys_too() {
+        assert_eq!(
+            keys(&[("cache-tag", "a, b,c d"), ("xkey", "e f,g"), ("xkey", "h")]),
+            ["a", "b", "c", "d", "e", "f,g", "h"]
+        );
+        assert_eq!(keys(&[("surrogate-key", "a b"), ("cache-tag", "b,c")]), ["a", "b", "c"]);
+        let fields = [KeyField::named(HeaderName::from_static("x-tags"))];
+        let found =
+            surrogate_keys(&headers(&[("surrogate-key", "a"), ("x-tags", "b"), ("cache-groups", "\"c\"")]), &fields);
+        assert_eq!(found.into_vec(), ["b".into(), "c".into()] as [Box<str>; 2]);
+    }
+
+    #[test]
+    fn a_text_becomes_a_part_of_a_key_and_no_other_text_the_same() {
+        for (text, part) in
+            [("a:b,c/ä", "a:b,c/ä"), ("a b", "a%20b"), ("a%20b", "a%2520b"), ("a\n", "a%0A"), ("\u{a0}", "%C2%A0")]
+        {
+            assert_eq!(key_text(text), part);
+        }
     }
 
     /// RFC 9875 §2: a list of strings.
@@ -146,19 +253,14 @@ mod tests {
     #[test]
     fn what_passes_a_limit_is_reported() {
         let long = "x".repeat(SURROGATE_KEY_BYTES_MAX + 1);
-        let (found, overflow) = surrogate_keys(&headers(&[("surrogate-key", &format!("a {long} {} b", &long[1..]))]));
-        assert_eq!((found.len(), overflow), (3, true));
+        assert_eq!(cut(&headers(&[("surrogate-key", &format!("a {long} {} b", &long[1..]))])), (3, true));
         let many = (0..=SURROGATE_KEYS_MAX).map(|at| at.to_string()).collect::<Vec<_>>().join(" ");
-        let (found, overflow) = surrogate_keys(&headers(&[("surrogate-key", &many)]));
-        assert_eq!((found.len(), overflow), (SURROGATE_KEYS_MAX, true));
+        assert_eq!(cut(&headers(&[("surrogate-key", &many)])), (SURROGATE_KEYS_MAX, true));
         let repeated = "a ".repeat(SURROGATE_KEYS_MAX * 2);
         assert_eq!(keys(&[("surrogate-key", &repeated)]), ["a"]);
-        let (found, overflow) = {
-            let mut headers = HeaderMap::new();
-            headers.append("surrogate-key", HeaderValue::from_bytes(b"a \xff").unwrap());
-            surrogate_keys(&headers)
-        };
-        assert_eq!((found.len(), overflow), (0, true));
+        let mut headers = HeaderMap::new();
+        headers.append("surrogate-key", HeaderValue::from_bytes(b"a \xff").unwrap());
+        assert_eq!(cut(&headers), (0, true));
     }
 
     proptest! {
@@ -168,11 +270,12 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60), text in "[\"a, ;=\\\\()]{0,30}") {
             let mut fields = HeaderMap::new();
             for line in [HeaderValue::from_bytes(&bytes), HeaderValue::from_bytes(text.as_bytes())].into_iter().flatten() {
-                for name in [&SURROGATE_KEY, &CACHE_GROUPS, &CACHE_GROUP_INVALIDATION] {
+                let fields_of_keys = KeyField::defaults().iter().map(|field| &field.name);
+                for name in fields_of_keys.chain([&CACHE_GROUPS, &CACHE_GROUP_INVALIDATION]) {
                     fields.append(name, line.clone());
                 }
             }
-            let (keys, _) = surrogate_keys(&fields);
+            let keys = surrogate_keys(&fields, KeyField::defaults()).into_vec();
             prop_assert!(keys.len() <= SURROGATE_KEYS_MAX && keys.iter().all(|key| key.len() <= SURROGATE_KEY_BYTES_MAX));
             let _ = invalidated_groups(&fields);
         }

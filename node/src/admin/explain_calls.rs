@@ -1,5 +1,7 @@
 //! The call that explains a request.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -9,9 +11,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::body;
-use super::model::ExplainRequest;
+use super::model::{ExplainRequest, FieldValues};
 use super::problem::Problem;
-use super::purge_calls::absolute_url;
+use super::selectors::absolute_url;
 use super::state::AdminState;
 use crate::request::explain::{Supposed, model::Explanation};
 
@@ -33,7 +35,7 @@ fn supposed(request: &ExplainRequest, header_count_max: usize) -> Result<Suppose
     let (scheme, url) = absolute_url("url", &request.url)?;
     let invalid_method = |_| Problem::invalid("method", format!("`method` {:?} is no method", request.method));
     let method = Method::from_bytes(request.method.as_bytes()).map_err(invalid_method)?;
-    let mut headers = headers(request, header_count_max)?;
+    let mut headers = headers(&request.headers, header_count_max)?;
     if !headers.contains_key(HOST) {
         let authority = url.authority().map_or("", |authority| authority.as_str());
         let host = HeaderValue::from_str(authority).map_err(|error| Problem::invalid("url", error.to_string()))?;
@@ -44,15 +46,16 @@ fn supposed(request: &ExplainRequest, header_count_max: usize) -> Result<Suppose
     Ok(Supposed { method, scheme, target: Uri::from(target), headers, content })
 }
 
-fn headers(request: &ExplainRequest, header_count_max: usize) -> Result<HeaderMap, Problem> {
+/// Fields as JSON has them, checked as the data port checks them.
+pub(super) fn headers(fields: &BTreeMap<String, FieldValues>, header_count_max: usize) -> Result<HeaderMap, Problem> {
     let invalid = |detail: String| Problem::invalid("headers", detail);
-    let count: usize = request.headers.values().map(|values| values.lines().len()).sum();
+    let count: usize = fields.values().map(|values| values.lines().len()).sum();
     if count > header_count_max {
         let detail = format!("{count} fields: the data port answers 431 to more than {header_count_max}");
         return Err(invalid(detail));
     }
     let mut headers = HeaderMap::new();
-    for (name, values) in &request.headers {
+    for (name, values) in fields {
         let field = HeaderName::from_bytes(name.as_bytes());
         let field = field.map_err(|_| invalid(format!("{name:?} is no name of a field")))?;
         for line in values.lines() {

@@ -5,34 +5,118 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::audit::AuditLine;
+use super::tokens::Scope;
 use crate::config::ConfigError;
 use crate::plugins::{DeclaredInputs, VersionRecord};
 
-/// What is to be purged: exactly one of `url`, `prefix`, `surrogate_keys`, `site` and `everything`.
+/// What is to be purged: exactly one of `url`, `prefix`, `surrogate_keys`, `site`, `everything` and `match`. `surrogate_keys` may have a
+/// `site` beside it, and `url` may have `headers`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PurgeRequest {
     /// An absolute http or https URL: all variants of its responses, under both schemes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// Beside `url`: only what a request with these fields, and no others, selects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<BTreeMap<String, FieldValues>>,
     /// An absolute http or https URL without a query: everything whose URL begins so, under both schemes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-    /// Everything that carries one of these surrogate keys.
+    /// Everything that carries one of these surrogate keys; 1 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub surrogate_keys: Option<Vec<String>>,
-    /// Everything of a configured site.
+    /// Everything of a configured site; beside `surrogate_keys`: only of that site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
     /// `true`: everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub everything: Option<bool>,
+    /// Everything of which all of this holds.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "match")]
+    pub predicate: Option<MatchRequest>,
     /// Make stale instead of unusable: served while it is validated.
     #[serde(default)]
     pub soft: bool,
+    /// After a soft purge: leave what it made stale to be validated when it is asked for, instead of validating what was asked for in
+    /// the last minutes at once.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub on_demand: bool,
     /// Purge nothing; say what would be.
     #[serde(default)]
     pub dry_run: bool,
+    /// Answer when what was hit is counted, and after a hard purge given back; after 25 s in any case.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub wait: bool,
+    /// The `confirm` of a dry run: for a purge above the blast radius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<String>,
+}
+
+/// What a purge may say of stored responses. All that is given has to hold; at least one is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MatchRequest {
+    /// Of this configured site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// The host; `*` stands for any letters. Without a port: whatever the port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The path; `*` stands for any letters, `/` among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The status: `404`, `"4xx"`, `"500-599"` or a list of such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<StatusPatterns>,
+    /// Stored longer ago than this: `"10m"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older_than: Option<String>,
+    /// Stored within this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub younger_than: Option<String>,
+    /// The media type without its parameters; `*` stands for any letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The plugin version that made the key: its digest in hex, or `name@version`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+}
+
+/// A status, or a range of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a status is a number, \"4xx\", \"500-599\", or a list of such")]
+pub enum StatusPattern {
+    /// One.
+    Code(u16),
+    /// `"404"`, `"4xx"` or `"500-599"`.
+    Range(String),
+}
+
+/// Statuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a status is a number, \"4xx\", \"500-599\", or a list of such")]
+pub enum StatusPatterns {
+    /// One pattern.
+    One(StatusPattern),
+    /// Any of these.
+    Several(Vec<StatusPattern>),
+}
+
+impl StatusPatterns {
+    /// The patterns.
+    pub fn patterns(&self) -> &[StatusPattern] {
+        match self {
+            Self::One(pattern) => std::slice::from_ref(pattern),
+            Self::Several(patterns) => patterns,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// A request to be explained.
@@ -91,19 +175,64 @@ pub enum PurgeModeWord {
 }
 
 /// What a purge names, as the node understood it. URLs stand without their scheme: both are meant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Purged {
-    /// Everything; always `true`.
-    Everything(bool),
-    /// A site.
-    Site(String),
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Purged {
+    /// Everything; `true` where it is there.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub everything: bool,
+    /// A site; beside `surrogate_keys` theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
     /// URLs that begin so.
-    Prefix(String),
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
     /// A URL.
-    Url(String),
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Only what a request with these fields selects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<BTreeMap<String, FieldValues>>,
     /// Responses with one of these surrogate keys.
-    SurrogateKeys(Vec<String>),
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub surrogate_keys: Option<Vec<String>>,
+    /// Responses with one of these groups (RFC 9875), of an authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<String>>,
+    /// The authority of the groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+    /// Responses of which this holds.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "match")]
+    pub predicate: Option<Matched>,
+}
+
+/// What a purge says of stored responses, with the ages as times.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Matched {
+    /// Of this site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// The host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The status, as `404` or `400-499`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub status: Vec<String>,
+    /// Stored before, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_before: Option<String>,
+    /// Stored at this time or later, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_after: Option<String>,
+    /// The media type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The digest of the plugin version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
 }
 
 /// Proof of a purge: it is durable, and no request after this answer gets what it named.
@@ -113,18 +242,81 @@ pub struct PurgeReceipt {
     pub id: String,
     /// The position in the purge log: every purge up to here is in force.
     pub position: u64,
-    /// Stored responses that it hit, as far as known at once.
+    /// Stored responses that it hit, as far as known.
     pub matched: u64,
     /// When, RFC 3339.
     pub applied_at: String,
+    /// When it was on disk, RFC 3339.
+    pub durable_at: String,
+    /// When what it hit had been counted, and after a hard purge given back, RFC 3339; absent: not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaimed_at: Option<String>,
+    /// Bytes of the contents that it hit.
+    pub reclaimed_bytes: u64,
     /// Hard or soft.
     pub mode: PurgeModeWord,
+    /// The id of the token that it was asked for with; empty: nobody's, a plugin's or a rule's.
+    pub by: String,
     /// What it named. A URL whose query a plugin rewrites is purged under each of its forms.
     pub purged: Vec<Purged>,
+    /// It had been made before under its idempotency key: nothing was done, this is the receipt of then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub repeated: bool,
+    /// How it stands at each node.
+    pub nodes: Vec<PurgeNode>,
+}
+
+/// How a purge stands at a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PurgeNode {
+    /// The node's name.
+    pub node: String,
+    /// The position in its purge log.
+    pub position: u64,
+    /// When it was on its disk, RFC 3339.
+    pub durable_at: String,
+    /// Stored responses that it hit there, as far as known.
+    pub matched: u64,
+    /// When they had been counted, and after a hard purge given back, RFC 3339; absent: not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaimed_at: Option<String>,
+}
+
+/// The answer of `GET /v1/purges`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PurgeList {
+    /// Receipts, the newest first.
+    pub purges: Vec<PurgeReceipt>,
+    /// The `before` of the next page; absent: this was the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// The query of `GET /v1/purges`.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PurgeListQuery {
+    pub(super) before: Option<u64>,
+    pub(super) limit: Option<u32>,
+}
+
+/// The query of `GET /v1/purges/{id}`.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReceiptQuery {
+    #[serde(default)]
+    pub(super) wait: bool,
+}
+
+/// The query of `GET /v1/audit`.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditQuery {
+    pub(super) limit: Option<u32>,
 }
 
 /// What a purge would hit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DryRun {
     /// Always `true`.
     pub dry_run: bool,
@@ -134,8 +326,89 @@ pub struct DryRun {
     pub bytes: u64,
     /// Some of them.
     pub examples: Vec<String>,
+    /// Hits of the last five minutes, on everything.
+    #[serde(default)]
+    pub recent_hits: u64,
+    /// The share of them that would have been misses, from 0 to 1, estimated; absent where there was no hit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recent_share: Option<f64>,
+    /// Shown as `confirm` within five minutes, it lets this very purge go beyond the blast radius.
+    pub confirm: String,
     /// What it would name.
     pub purged: Vec<Purged>,
+}
+
+/// What a token is to be like.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// For people: 1 to 64 letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// What it may do; at least one.
+    pub scopes: Vec<Scope>,
+    /// Sites that it may purge; none: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<String>,
+    /// It may purge only surrogate keys that begin so; none: all, and every other selector.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_prefixes: Vec<String>,
+    /// Purges a minute; 0: any number; absent: as the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purges_per_minute: Option<u32>,
+    /// How long it is good: `"30d"`; absent: until it is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<String>,
+}
+
+/// A token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenAnswer {
+    /// What receipts, the audit log and `DELETE /v1/tokens/{id}` call it.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// Sites that it may purge; none: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<String>,
+    /// What surrogate keys that it may purge begin with; none: all, and every other selector.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_prefixes: Vec<String>,
+    /// Purges a minute; absent: as the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purges_per_minute: Option<u32>,
+    /// RFC 3339.
+    pub created_at: String,
+    /// The id of the token that made it.
+    pub created_by: String,
+    /// RFC 3339; absent: good until it is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+/// A new token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenMade {
+    /// The secret: `Authorization: Bearer …`. The node does not keep it.
+    pub token: String,
+    /// The token.
+    #[serde(flatten)]
+    pub about: TokenAnswer,
+}
+
+/// The answer of `GET /v1/tokens`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenList {
+    /// The oldest first.
+    pub tokens: Vec<TokenAnswer>,
+}
+
+/// The answer of `GET /v1/audit`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuditAnswer {
+    /// The newest first.
+    pub lines: Vec<AuditLine>,
 }
 
 /// Figures of the node.
@@ -155,8 +428,39 @@ pub struct NodeStatus {
     pub requests: RequestStatus,
     /// The newest position in the purge log.
     pub purge_position: u64,
+    /// Calls of invalidation rules that failed after a write and wait to be made again.
+    #[serde(default)]
+    pub invalidation_retries: u64,
     /// The configured origins.
     pub origins: Vec<OriginStatus>,
+}
+
+/// Calls of invalidation rules that failed after a write.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RetriesAnswer {
+    /// The oldest first.
+    pub retries: Vec<RetryStatus>,
+}
+
+/// A call of an invalidation rule that gave no answer, and is made again until it does.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RetryStatus {
+    /// Its number.
+    pub id: u64,
+    /// The plugin.
+    pub plugin: String,
+    /// The site of the route that the write went through.
+    pub site: String,
+    /// The route's path.
+    pub route: String,
+    /// What was written to.
+    pub target: String,
+    /// When it was to be made first.
+    pub since: String,
+    /// How often it has failed, as far as this process knows.
+    pub failures: u32,
+    /// Why, the last time.
+    pub reason: String,
 }
 
 /// Figures of the store. Counters begin with the node.

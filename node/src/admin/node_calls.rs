@@ -69,7 +69,7 @@ pub(super) async fn reload(State(state): State<AdminState>) -> Result<Json<Reloa
                 "config",
                 format!("the configuration is rejected and the old one stays in force:\n{errors}"),
             );
-            problem.errors = errors.0.into_iter().map(ConfigMistake::from).collect();
+            problem.more.errors = errors.0.into_iter().map(ConfigMistake::from).collect();
             Err(problem)
         }
         Err(gone) => Err(Problem::internal("reloading", &gone)),

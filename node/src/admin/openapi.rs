@@ -5,11 +5,11 @@ use std::sync::OnceLock;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{explain_calls, node_calls, origin_calls, plugin_calls, purge_calls};
+use super::{explain_calls, node_calls, origin_calls, plugin_calls, purge_calls, retry_calls, token_calls};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Brim admin API", description = "Purges, plugins, explanations and the state of one Brim node. Every call below /v1/ needs the admin token."),
+    info(title = "Brim admin API", description = "Purges, plugins, explanations and the state of one Brim node. Every call below /v1/ needs a token with the right scope."),
     paths(
         node_calls::healthz,
         node_calls::readyz,
@@ -21,12 +21,19 @@ use super::{explain_calls, node_calls, origin_calls, plugin_calls, purge_calls};
         origin_calls::list,
         origin_calls::drain,
         purge_calls::purge,
+        purge_calls::list,
         purge_calls::receipt,
         plugin_calls::list,
         plugin_calls::show,
         plugin_calls::upload,
         plugin_calls::activate,
         plugin_calls::rollback,
+        token_calls::make,
+        token_calls::list,
+        token_calls::revoke,
+        token_calls::audit,
+        retry_calls::list,
+        retry_calls::give_up,
     ),
     modifiers(&Token),
 )]
@@ -38,7 +45,7 @@ impl Modify for Token {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("The node's token file has it."))
+            .description(Some("The admin token is in the node's token file; POST /v1/tokens makes others."))
             .build();
         document.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(scheme));
         document.info.version = env!("CARGO_PKG_VERSION").to_owned();
@@ -71,8 +78,8 @@ mod tests {
                 described.insert(format!("{} {path}", method.to_uppercase()));
             }
         }
-        let calls = CALLS.iter().filter(|(method, _)| *method != "HEAD");
-        let calls: BTreeSet<String> = calls.map(|(method, path)| format!("{method} {path}")).collect();
+        let calls = CALLS.iter().filter(|(method, _, _)| *method != "HEAD");
+        let calls: BTreeSet<String> = calls.map(|(method, path, _)| format!("{method} {path}")).collect();
         assert_eq!(described, calls);
     }
 

@@ -1,9 +1,10 @@
 //! Calls about origins: how their endpoints stand, and taking one out of service.
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 
+use super::audit::Note;
 use super::body;
 use super::model::{DrainRequest, OriginStatus, OriginsAnswer};
 use super::problem::Problem;
@@ -28,10 +29,12 @@ pub(super) async fn list(State(state): State<AdminState>) -> Json<OriginsAnswer>
 ))]
 pub(super) async fn drain(
     State(state): State<AdminState>,
+    Extension(note): Extension<Note>,
     Path(name): Path<String>,
     content: Body,
 ) -> Result<Json<OriginStatus>, Problem> {
     let request: DrainRequest = body::json(content).await?;
+    note.what(format!("{} {}", if request.drain { "drain" } else { "restore" }, request.endpoint));
     (state.drain)(&name, &request).map(Json).map_err(|why| match why {
         NotDrained::NoOrigin => Problem::not_found("unknown_origin", format!("there is no origin {name:?}")),
         NotDrained::NoEndpoint => Problem::not_found(

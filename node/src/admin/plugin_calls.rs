@@ -2,11 +2,12 @@
 
 use std::time::SystemTime;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use http::StatusCode;
 
+use super::audit::Note;
 use super::body;
 use super::model::{ActivateRequest, ModeWord, PluginAnswer, PluginCalls, PluginList, PluginUploaded, PluginVersion};
 use super::problem::Problem;
@@ -25,6 +26,7 @@ use crate::plugins::{ChangeRefusal, Mode, PluginView};
     ))]
 pub(super) async fn upload(
     State(state): State<AdminState>,
+    Extension(note): Extension<Note>,
     Path(name): Path<String>,
     content: Body,
 ) -> Result<(StatusCode, Json<PluginUploaded>), Problem> {
@@ -39,6 +41,7 @@ pub(super) async fn upload(
     })?;
     let uploaded = state.plugins.upload(&name, component, SystemTime::now()).await?;
     let version = uploaded.version;
+    note.what(format!("version {}, digest {}", version.version, version.digest));
     let answer = PluginUploaded {
         name,
         version: version.version,
@@ -95,10 +98,12 @@ pub(super) async fn show(
     ))]
 pub(super) async fn activate(
     State(state): State<AdminState>,
+    Extension(note): Extension<Note>,
     Path(name): Path<String>,
     content: Body,
 ) -> Result<Json<PluginAnswer>, Problem> {
     let request: ActivateRequest = body::json(content).await?;
+    note.what(format!("version {}", request.version));
     let mode = match request.mode {
         ModeWord::Live => Mode::Live,
         ModeWord::Shadow => Mode::Shadow,

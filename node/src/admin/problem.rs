@@ -7,11 +7,12 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::model::ConfigMistake;
+use super::model::{ConfigMistake, DryRun};
+use super::tokens::Scope;
 use crate::plugins::{ChangeRefusal, UploadRefusal};
 
 /// A refusal, `application/problem+json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// Always `about:blank`: the status says what kind of problem it is, `code` says it more finely.
     #[serde(rename = "type")]
@@ -28,9 +29,26 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub check: Option<Box<str>>,
+    /// What only some refusals have.
+    #[serde(flatten)]
+    pub more: Box<ProblemMore>,
+}
+
+/// What only some refusals have.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProblemMore {
     /// The mistakes of a configuration file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<ConfigMistake>,
+    /// The scopes of which one is wanting.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
+    /// What the purge would hit, which is more than may be hit unconfirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<DryRun>,
+    /// Seconds to wait; also in `Retry-After`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
 }
 
 /// The `type` of a problem.
@@ -50,8 +68,13 @@ impl Problem {
             detail: detail.into(),
             code: code.to_owned(),
             check: None,
-            errors: Vec::new(),
+            more: Box::default(),
         }
+    }
+
+    /// The caller may come in, but may not do this.
+    pub(super) fn forbidden(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
     /// The request's content is not the JSON that the call takes.
@@ -69,7 +92,8 @@ impl Problem {
     }
 
     pub(super) fn unauthorized() -> Problem {
-        let detail = "show the admin token: `Authorization: Bearer <token>`; the node keeps it in its token file";
+        let detail = "show a token: `Authorization: Bearer <token>`; the node keeps the admin token in its token file, and \
+                      `brim token new` makes others";
         Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
     }
 
@@ -109,7 +133,11 @@ impl From<PurgeError> for Problem {
             PurgeError::NoAnswer => {
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_answer", format!("{error}; purge again"))
             }
-            PurgeError::TooLong(_) => Problem::invalid("too_long", error.to_string()),
+            PurgeError::TooLong(_) | PurgeError::TooMany(_) => Problem::invalid("too_long", error.to_string()),
+            PurgeError::IdempotencyConflict(first) => Problem::invalid(
+                "idempotency_key_reused",
+                format!("this `Idempotency-Key` was used for another purge, {first}: a new purge takes a new key"),
+            ),
             PurgeError::Busy(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", format!("{error}; try again")),
             PurgeError::Closed => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "closing", "the node is stopping"),
         }
@@ -144,6 +172,9 @@ impl IntoResponse for Problem {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
             }
             _ => {}
+        }
+        if let Some(seconds) = self.more.retry_after_s {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         response
     }

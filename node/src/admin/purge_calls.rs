@@ -1,74 +1,283 @@
 //! Calls about purges.
+//!
+//! Always true:
+//! - A purge that began is finished, and has its line in the audit log, also when its client goes away.
+//! - A purge above the blast radius is made only for a caller that shows the confirmation of its dry run.
+//!
+//! Not here: what a request names (`selectors`), what its token may name (`rights`), what a purge does (`brim_store`).
 
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use brim_semantics::SURROGATE_KEY_BYTES_MAX;
-use brim_store::{PurgeError, PurgeMode, Receipt, Selector};
-use http::{StatusCode, Uri};
+use axum::{Extension, Json};
+use brim_store::{COUNT_WAIT, Matching, Position, Purge, PurgeError, PurgeMode, Receipt, Selector};
+use http::{HeaderMap, StatusCode};
 
+use super::audit::Note;
 use super::body;
-use super::model::{DryRun, PurgeModeWord, PurgeReceipt, PurgeRequest, Purged};
+use super::model::{
+    DryRun, PurgeList, PurgeListQuery, PurgeModeWord, PurgeNode, PurgeReceipt, PurgeRequest, ReceiptQuery,
+};
 use super::problem::Problem;
-use super::state::{AdminState, PurgeUrl};
+use super::rights;
+use super::selectors::{self, shown, time};
+use super::state::AdminState;
+use super::tokens::{Caller, Scope};
+use crate::telemetry::Family;
 
-/// Surrogate keys in one purge. All together they are bounded by the store's `SELECTOR_BYTES_MAX`.
-const SURROGATE_KEYS_MAX: usize = 256;
-/// Length of a URL.
-const URL_BYTES_MAX: usize = 8 * 1024;
-/// Forms under which one URL may be stored, with the URL itself.
-const URL_FORMS_MAX: usize = 8;
-/// Examples in a dry run.
-const EXAMPLES_MAX: usize = 20;
-/// Stands between the ids of a purge that took more than one entry of the log.
-const ID_SEPARATOR: char = '~';
+/// How long an answer waits for the count that it was asked to wait for; less than a call may take.
+const WAIT_MAX: Duration = Duration::from_secs(25);
+/// Bytes of an idempotency key.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+/// Receipts in one answer.
+const RECEIPTS: u32 = 50;
+const RECEIPTS_MAX: u32 = 500;
+/// Receipts that are looked at in one go for those of one caller.
+const PAGE: usize = 256;
 
 /// Purges. Durable when it is answered, and seen by every request after that.
-#[utoipa::path(post, path = "/v1/purges", tag = "purges", security(("token" = [])), request_body = PurgeRequest, responses(
-    (status = 200, description = "Dry run: what it would hit", body = DryRun),
-    (status = 201, description = "Purged", body = PurgeReceipt),
-    (status = 400, description = "Not JSON, an unknown field, or not exactly one target", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "A value is not right", body = Problem, content_type = "application/problem+json"),
-    (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
-))]
-pub(super) async fn purge(State(state): State<AdminState>, content: Body) -> Result<Response, Problem> {
-    let request: PurgeRequest = body::json(content).await?;
-    let selectors = selectors(&state, &request)?;
-    if request.dry_run {
-        return Ok(Json(count(&state, &selectors).await).into_response());
-    }
+#[utoipa::path(post, path = "/v1/purges", tag = "purges", security(("token" = [])), request_body = PurgeRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "With the same one a purge is made once; at most 128 bytes, one for each purge of a token")),
+    responses(
+        (status = 200, description = "Dry run: what it would hit", body = DryRun),
+        (status = 201, description = "Purged", body = PurgeReceipt),
+        (status = 400, description = "Not JSON, an unknown field, or not exactly one target", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The token may not purge this", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It hits more than may be hit unconfirmed; `dry_run` has the figures and the confirmation", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A value is not right, or the idempotency key was used for another purge", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The token has no purge left in this minute", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn purge(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Extension(note): Extension<Note>,
+    headers: HeaderMap,
+    content: Body,
+) -> Result<Response, Problem> {
+    let mut request: PurgeRequest = body::json(content).await?;
+    rights::permit(&state, &caller, &mut request)?;
+    take_rate(&state, &caller)?;
+    let idempotency_key = idempotency_key(&headers)?;
+    let now = whole_ms(state.clock.now());
+    // The purge of before, where what is asked for depends on the time, or may be refused by now.
+    let has_bounds = state.purge_bounds.blast_radius_max.is_some() || state.purge_bounds.blast_radius_share.is_some();
+    let first = match &idempotency_key {
+        Some(key) if request.predicate.is_some() || has_bounds || request.confirm.is_some() => {
+            made(&state, &caller, key)
+        }
+        _ => None,
+    };
+    let at = first.as_ref().map_or(now, |first| first.applied_at);
+    let selectors = selectors::read(&state, &request, at).await?;
     let mode = if request.soft { PurgeMode::Soft } else { PurgeMode::Hard };
+    note.what(format!("{}{}", if request.soft { "soft " } else { "" }, selectors::summary(&selectors)));
+    if request.dry_run {
+        note.keep(false);
+        let matching = state.store.count_matching(&selectors).await;
+        return Ok(Json(dry_run(&state, &caller, &request, matching, &selectors, now)).into_response());
+    }
+    if first.is_none() {
+        confirm(&state, &caller, &request, &selectors, now).await?;
+    }
+    let wait = if request.wait { WAIT_MAX } else { COUNT_WAIT };
+    let purge = Purge { selectors, mode, at, by: caller.id.clone(), idempotency_key };
+    let receipt = run(&state, purge, wait, request.on_demand, note).await?;
+    let receipt = receipt_of(&state, receipt);
+    tracing::info!(
+        id = receipt.id, position = receipt.position, matched = receipt.matched, mode = ?mode, by = receipt.by,
+        repeated = receipt.repeated, "purged"
+    );
+    Ok((StatusCode::CREATED, Json(receipt)).into_response())
+}
+
+/// Makes a purge in a task of its own: one that began is finished also when the client goes away.
+async fn run(
+    state: &AdminState,
+    purge: Purge,
+    wait: Duration,
+    on_demand: bool,
+    note: Note,
+) -> Result<Receipt, Problem> {
     let (answer, purged) = tokio::sync::oneshot::channel();
-    let store = state.store.clone();
-    // A task of its own: a purge that began is finished also when the client goes away.
+    let (store, refresh) = (state.store.clone(), state.refresh.clone());
     state.tasks.spawn("purge", async move {
-        let mut receipts = Vec::with_capacity(selectors.len());
-        let mut outcome = Ok(());
-        for selector in selectors {
-            match store.purge(selector, mode, SystemTime::now()).await {
-                Ok(receipt) => receipts.push(receipt),
-                Err(error) => {
-                    outcome = Err(error);
-                    break;
-                }
+        let outcome = store.purge(purge, wait).await;
+        if let Ok(receipt) = &outcome {
+            note.receipt(&receipt.id);
+            if receipt.mode == PurgeMode::Soft && !receipt.is_repeated && !on_demand {
+                refresh(receipt.selectors.clone());
             }
         }
-        let _ = answer.send(outcome.map(|()| receipts));
+        drop(note);
+        let _ = answer.send(outcome);
     });
-    let receipts: Result<Vec<Receipt>, PurgeError> =
-        purged.await.map_err(|gone| Problem::internal("purging", &gone))?;
-    let receipts = receipts.map_err(Problem::from)?;
-    let receipt = merge(receipts).ok_or_else(|| Problem::malformed("nothing to purge"))?;
-    tracing::info!(id = receipt.id, position = receipt.position, matched = receipt.matched, mode = ?receipt.mode, "purged");
-    Ok((StatusCode::CREATED, Json(receipt)).into_response())
+    let receipt: Result<Receipt, PurgeError> = purged.await.map_err(|gone| Problem::internal("purging", &gone))?;
+    let mut receipt = receipt?;
+    if receipt.is_repeated && wait > COUNT_WAIT && receipt.reclaimed_at.is_none() {
+        let counted = state.store.receipt_reclaimed(&receipt.id, wait).await;
+        receipt = counted.map_or(receipt, |counted| Receipt { is_repeated: true, ..counted });
+    }
+    Ok(receipt)
+}
+
+fn take_rate(state: &AdminState, caller: &Caller) -> Result<(), Problem> {
+    let per_minute = caller.purges_per_minute.unwrap_or(state.purge_bounds.per_minute);
+    let Err(wait) = state.rates.take(&caller.id, per_minute, Instant::now()) else { return Ok(()) };
+    (state.count)(Family::AdminRefusals, &["rate_limited"]);
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let detail = format!(
+        "the token may purge {per_minute} times a minute; try again in {seconds} s, or purge many surrogate keys in one call"
+    );
+    let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail);
+    problem.more.retry_after_s = Some(seconds);
+    Err(problem)
+}
+
+/// The value of `Idempotency-Key`: a structured string, as its draft wants it, or a bare one.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<Box<str>>, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let invalid = || {
+        let detail = format!(
+            "`Idempotency-Key` is one text of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters, in quotes or without"
+        );
+        Problem::invalid("idempotency_key", detail)
+    };
+    let text = value.to_str().map_err(|_| invalid())?.trim();
+    let text = match text.strip_prefix('"') {
+        Some(rest) => rest.strip_suffix('"').ok_or_else(invalid)?,
+        None => text,
+    };
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
+    if values.next().is_some() || text.is_empty() || text.len() > IDEMPOTENCY_KEY_BYTES_MAX || !is_plain {
+        return Err(invalid());
+    }
+    Ok(Some(text.into()))
+}
+
+/// The purge that the caller made under this idempotency key, if it is remembered.
+fn made(state: &AdminState, caller: &Caller, key: &str) -> Option<Receipt> {
+    let mut before = None;
+    loop {
+        let page = state.store.receipts(before, PAGE);
+        before = Some(page.last()?.position);
+        let is_it = |receipt: &Receipt| receipt.by == caller.id && receipt.idempotency_key.as_deref() == Some(key);
+        if let Some(found) = page.into_iter().find(is_it) {
+            return Some(found);
+        }
+    }
+}
+
+/// Refuses a purge above the blast radius that is not confirmed, and a confirmation that is none.
+async fn confirm(
+    state: &AdminState,
+    caller: &Caller,
+    request: &PurgeRequest,
+    selectors: &[Selector],
+    now: SystemTime,
+) -> Result<(), Problem> {
+    let is_good = |shown: &String| state.confirmations.is_good(shown, &caller.id, request, now);
+    if request.confirm.as_ref().is_some_and(is_good) {
+        return Ok(());
+    }
+    let bounds = state.purge_bounds;
+    if bounds.blast_radius_max.is_some() || bounds.blast_radius_share.is_some() {
+        let matching = state.store.count_matching(selectors).await;
+        let stored = state.store.stats().stored_count.max(matching.count);
+        let share = bounds
+            .blast_radius_share
+            .filter(|percent| u128::from(matching.count) * 100 > u128::from(*percent) * u128::from(stored));
+        let most = bounds.blast_radius_max.filter(|most| matching.count > *most);
+        if share.is_some() || most.is_some() {
+            (state.count)(Family::AdminRefusals, &["blast_radius"]);
+            let most = most.map(|most| format!("admin.blast_radius_max is {most}"));
+            let share = share.map(|percent| format!("admin.blast_radius_share is {percent} % of {stored}"));
+            let bound = most.into_iter().chain(share).collect::<Vec<_>>().join(", ");
+            let detail = format!(
+                "the purge would hit {} stored responses and {bound}: nothing was purged; to purge all the same, repeat it with \
+                 the `confirm` of `dry_run` within 5 minutes",
+                matching.count
+            );
+            let mut problem = Problem::new(StatusCode::CONFLICT, "blast_radius", detail);
+            problem.more.dry_run = Some(dry_run(state, caller, request, matching, selectors, now));
+            return Err(problem);
+        }
+    }
+    if request.confirm.is_some() {
+        let detail =
+            "`confirm` is over (5 minutes), or of another purge, token or run of the node: make the dry run again";
+        return Err(Problem::invalid("confirm", detail));
+    }
+    Ok(())
+}
+
+fn dry_run(
+    state: &AdminState,
+    caller: &Caller,
+    request: &PurgeRequest,
+    matching: Matching,
+    selectors: &[Selector],
+    now: SystemTime,
+) -> DryRun {
+    DryRun {
+        dry_run: true,
+        matched: matching.count,
+        bytes: matching.bytes,
+        examples: matching.examples,
+        recent_hits: matching.recent_hits,
+        recent_share: matching.recent_share,
+        confirm: state.confirmations.give(&caller.id, request, now),
+        purged: selectors.iter().map(shown).collect(),
+    }
+}
+
+/// The receipts that are remembered, the newest first. Who may not read sees those of its own purges.
+#[utoipa::path(get, path = "/v1/purges", tag = "purges", security(("token" = [])),
+    params(
+        ("before" = Option<u64>, Query, description = "Only positions below this one: the `next` of the page before"),
+        ("limit" = Option<u32>, Query, description = "1 to 500; 50 if absent"),
+    ),
+    responses(
+        (status = 200, description = "The receipts", body = PurgeList),
+        (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn list(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Arc<Caller>>,
+    query: Result<Query<PurgeListQuery>, QueryRejection>,
+) -> Result<Json<PurgeList>, Problem> {
+    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    let limit = query.limit.unwrap_or(RECEIPTS);
+    if !(1..=RECEIPTS_MAX).contains(&limit) {
+        return Err(Problem::invalid("limit", format!("`limit` is from 1 to {RECEIPTS_MAX}")));
+    }
+    let limit = limit as usize;
+    let mut found = Vec::new();
+    let mut before = query.before.map(Position);
+    // One more than is shown says whether there is a next page.
+    while found.len() <= limit {
+        let page = state.store.receipts(before, PAGE);
+        let Some(last) = page.last() else { break };
+        before = Some(last.position);
+        found.extend(page.into_iter().filter(|receipt| may_see(&caller, receipt)).take(limit + 1 - found.len()));
+    }
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| has_more).map(|receipt| receipt.position.0);
+    Ok(Json(PurgeList { purges: found.into_iter().map(|receipt| receipt_of(&state, receipt)).collect(), next }))
 }
 
 /// The receipt of a purge.
 #[utoipa::path(get, path = "/v1/purges/{id}", tag = "purges", security(("token" = [])),
-    params(("id" = String, Path, description = "The id of a receipt")),
+    params(
+        ("id" = String, Path, description = "The id of a receipt"),
+        ("wait" = Option<bool>, Query, description = "true: answer when what it hit is counted; after 25 s in any case"),
+    ),
     responses(
         (status = 200, description = "The receipt", body = PurgeReceipt),
         (status = 404, description = "No such purge is remembered", body = Problem, content_type = "application/problem+json"),
@@ -76,166 +285,95 @@ pub(super) async fn purge(State(state): State<AdminState>, content: Body) -> Res
     ))]
 pub(super) async fn receipt(
     State(state): State<AdminState>,
+    Extension(caller): Extension<Arc<Caller>>,
     Path(id): Path<String>,
+    query: Result<Query<ReceiptQuery>, QueryRejection>,
 ) -> Result<Json<PurgeReceipt>, Problem> {
-    let parts = id.split(ID_SEPARATOR).take(URL_FORMS_MAX + 1);
-    let receipts: Option<Vec<Receipt>> = parts.map(|part| state.store.receipt(part)).collect();
-    match receipts.and_then(merge) {
-        Some(receipt) => Ok(Json(receipt)),
-        None => Err(Problem::not_found(
-            "unknown_purge",
-            format!("no purge {id:?} is remembered; very old receipts are forgotten"),
-        )),
-    }
-}
-
-/// What the request names, checked. The first selector of a URL is the URL as given.
-fn selectors(state: &AdminState, request: &PurgeRequest) -> Result<Vec<Selector>, Problem> {
-    let PurgeRequest { url, prefix, surrogate_keys, site, everything, soft: _, dry_run: _ } = request;
-    match (url, prefix, surrogate_keys, site, everything) {
-        (Some(url), None, None, None, None) => {
-            let url = parse_url("url", url)?;
-            let mut selectors = vec![Selector::Url {
-                authority: url.authority.as_str().into(),
-                path: url.path.as_str().into(),
-                query: url.query.as_deref().map(Into::into),
-            }];
-            for form in (state.resolve_url)(&url) {
-                if !selectors.contains(&form) && selectors.len() < URL_FORMS_MAX {
-                    selectors.push(form);
-                }
-            }
-            Ok(selectors)
-        }
-        (None, Some(prefix), None, None, None) => {
-            let url = parse_url("prefix", prefix)?;
-            if url.query.is_some() {
-                return Err(Problem::invalid(
-                    "prefix",
-                    "`prefix` ends before the query: leave `?` and what follows away",
-                ));
-            }
-            Ok(vec![Selector::Prefix { authority: url.authority.into(), path_prefix: url.path.into() }])
-        }
-        (None, None, Some(keys), None, None) => surrogate(keys).map(|selector| vec![selector]),
-        (None, None, None, Some(site), None) => {
-            let sites = (state.sites)();
-            if !sites.contains(site) {
-                let detail = format!("no site is named {site:?}; there are: {}", sites.join(", "));
-                return Err(Problem::invalid("unknown_site", detail));
-            }
-            Ok(vec![Selector::Site(site.as_str().into())])
-        }
-        (None, None, None, None, Some(true)) => Ok(vec![Selector::Everything]),
-        (None, None, None, None, Some(false)) => Err(Problem::malformed("`everything` can only be true")),
-        _ => Err(Problem::malformed(
-            "give exactly one of `url`, `prefix`, `surrogate_keys`, `site`, `everything: true`; beside it `soft` and `dry_run`",
-        )),
-    }
-}
-
-fn surrogate(keys: &[String]) -> Result<Selector, Problem> {
-    if keys.is_empty() || keys.len() > SURROGATE_KEYS_MAX {
-        return Err(Problem::invalid(
-            "surrogate_keys",
-            format!("give 1 to {SURROGATE_KEYS_MAX} surrogate keys in one purge"),
-        ));
-    }
-    for key in keys {
-        if key.is_empty()
-            || key.len() > SURROGATE_KEY_BYTES_MAX
-            || key.chars().any(|c| c.is_whitespace() || c.is_control())
-        {
-            let detail =
-                format!("surrogate key {key:?}: a key has 1 to {SURROGATE_KEY_BYTES_MAX} bytes and no white space");
-            return Err(Problem::invalid("surrogate_keys", detail));
-        }
-    }
-    Ok(Selector::SurrogateKeys { site: None, keys: keys.iter().map(|key| key.as_str().into()).collect() })
-}
-
-/// Takes a URL apart the way the server takes a request target apart, so that both name the same.
-fn parse_url(field: &str, text: &str) -> Result<PurgeUrl, Problem> {
-    let (scheme, uri) = absolute_url(field, text)?;
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    Ok(PurgeUrl {
-        scheme: scheme.to_owned(),
-        authority: brim_semantics::normal_authority(scheme, authority).into_owned(),
-        path: uri.path().to_owned(),
-        query: uri.query().map(str::to_owned),
-    })
-}
-
-/// An http or https URL with a host and nothing that never reaches a server; its scheme in lower case.
-pub(super) fn absolute_url(field: &str, text: &str) -> Result<(&'static str, Uri), Problem> {
-    let invalid = |why: &str| Problem::invalid(field, format!("`{field}` {text:?}: {why}"));
-    if text.len() > URL_BYTES_MAX {
-        return Err(Problem::invalid(field, format!("`{field}` has more than {URL_BYTES_MAX} bytes")));
-    }
-    if text.contains('#') {
-        return Err(invalid("a fragment never reaches a server; leave `#` and what follows away"));
-    }
-    let uri: Uri = text
-        .parse()
-        .map_err(|error| invalid(&format!("not a URL ({error}); it must be absolute and percent-encoded")))?;
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(invalid("it must be absolute, for example https://api.example.com/items?page=2"));
+    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    let unknown = || {
+        let detail = format!("no purge {id:?} is remembered; very old receipts are forgotten");
+        Problem::not_found("unknown_purge", detail)
     };
-    let scheme = match scheme {
-        "http" => "http",
-        "https" => "https",
-        _ => return Err(invalid("the scheme must be http or https")),
-    };
-    if authority.as_str().contains('@') || authority.host().is_empty() {
-        return Err(invalid("it must name a host, without user or password"));
+    let visible = |receipt: Option<Receipt>| receipt.filter(|receipt| may_see(&caller, receipt)).ok_or_else(unknown);
+    let mut receipt = visible(state.store.receipt(&id))?;
+    if query.wait && receipt.reclaimed_at.is_none() {
+        receipt = visible(state.store.receipt_reclaimed(&id, WAIT_MAX).await)?;
     }
-    Ok((scheme, uri))
+    Ok(Json(receipt_of(&state, receipt)))
 }
 
-/// Counts what the selectors hit. A response that two of them name is counted twice.
-async fn count(state: &AdminState, selectors: &[Selector]) -> DryRun {
-    let mut sum = DryRun {
-        dry_run: true,
-        matched: 0,
-        bytes: 0,
-        examples: Vec::new(),
-        purged: selectors.iter().map(purged).collect(),
-    };
-    for selector in selectors {
-        let matching = state.store.count_matching(selector).await;
-        sum.matched += matching.count;
-        sum.bytes += matching.bytes;
-        sum.examples.extend(matching.examples);
-    }
-    sum.examples.truncate(EXAMPLES_MAX);
-    sum
+fn may_see(caller: &Caller, receipt: &Receipt) -> bool {
+    caller.has(Scope::Read) || receipt.by == caller.id
 }
 
-/// One receipt for the entries that one purge took: the newest position, all ids.
-fn merge(receipts: Vec<Receipt>) -> Option<PurgeReceipt> {
-    let newest = receipts.iter().max_by_key(|receipt| receipt.position)?;
-    Some(PurgeReceipt {
-        id: receipts.iter().map(|receipt| receipt.id.as_str()).collect::<Vec<_>>().join(&ID_SEPARATOR.to_string()),
-        position: newest.position.0,
-        matched: receipts.iter().map(|receipt| receipt.matched).sum(),
-        applied_at: humantime::format_rfc3339_millis(newest.applied_at).to_string(),
-        mode: match newest.mode {
+fn receipt_of(state: &AdminState, receipt: Receipt) -> PurgeReceipt {
+    let (durable_at, reclaimed_at) = (time(receipt.durable_at), receipt.reclaimed_at.map(time));
+    PurgeReceipt {
+        purged: receipt.selectors.iter().map(shown).collect(),
+        id: receipt.id,
+        position: receipt.position.0,
+        matched: receipt.matched,
+        applied_at: time(receipt.applied_at),
+        durable_at: durable_at.clone(),
+        reclaimed_at: reclaimed_at.clone(),
+        reclaimed_bytes: receipt.matched_bytes,
+        mode: match receipt.mode {
             PurgeMode::Hard => PurgeModeWord::Hard,
             PurgeMode::Soft => PurgeModeWord::Soft,
         },
-        purged: receipts.iter().map(|receipt| purged(&receipt.selector)).collect(),
-    })
+        by: receipt.by.into(),
+        repeated: receipt.is_repeated,
+        nodes: vec![PurgeNode {
+            node: state.node_name.to_string(),
+            position: receipt.position.0,
+            durable_at,
+            matched: receipt.matched,
+            reclaimed_at,
+        }],
+    }
 }
 
-fn purged(selector: &Selector) -> Purged {
-    match selector {
-        Selector::Everything => Purged::Everything(true),
-        Selector::Site(site) => Purged::Site(site.to_string()),
-        Selector::Prefix { authority, path_prefix } => Purged::Prefix(format!("//{authority}{path_prefix}")),
-        Selector::Url { authority, path, query: None } => Purged::Url(format!("//{authority}{path}")),
-        Selector::Url { authority, path, query: Some(query) } => Purged::Url(format!("//{authority}{path}?{query}")),
-        Selector::SurrogateKeys { keys, .. } | Selector::Groups { groups: keys, .. } => {
-            Purged::SurrogateKeys(keys.iter().map(ToString::to_string).collect())
+/// The time as receipts and logs have it: what is reckoned from it can be reckoned again.
+fn whole_ms(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    UNIX_EPOCH + Duration::new(since.as_secs(), since.subsec_millis() * 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn an_idempotency_key_is_a_text_with_or_without_quotes() {
+        let read = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("idempotency-key", HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+            }
+            idempotency_key(&headers).map(|key| key.map(String::from)).map_err(|problem| problem.code)
+        };
+        assert_eq!(read(&[]), Ok(None));
+        for text in ["\"8e03978e-40d5\"", "8e03978e-40d5", " 8e03978e-40d5 "] {
+            assert_eq!(read(&[text]), Ok(Some("8e03978e-40d5".to_owned())), "{text}");
+        }
+        let longest = "x".repeat(IDEMPOTENCY_KEY_BYTES_MAX);
+        assert_eq!(read(&[&longest]), Ok(Some(longest.clone())));
+        let longer = format!("{longest}x");
+        for wrong in [
+            ["", ""].as_slice(),
+            &[""],
+            &["\"\""],
+            &["\""],
+            &["\"a"],
+            &["a b"],
+            &["a\"b"],
+            &["é"],
+            &[&longer],
+            &["a", "a"],
+        ] {
+            assert_eq!(read(wrong), Err("idempotency_key".to_owned()), "{wrong:?}");
         }
     }
 }

@@ -6,11 +6,12 @@
 //! - After `shutdown` no request is taken up; those under way get [`DRAIN_DEADLINE`].
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -30,6 +31,10 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause after an accept error, for example when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The address of whom a connection is with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
 /// Serves the admin API until `shutdown`, then drains.
 pub async fn serve(listener: TcpListener, state: AdminState, shutdown: impl Future<Output = ()> + Send) {
     let router = calls::router(state);
@@ -48,8 +53,9 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: impl Futu
             // Takes ended connections off the set, so that it does not grow.
             Some(_) = connections.join_next() => {}
             (accepted, permit) = accepted => match (accepted, permit) {
-                (Ok((stream, _)), Ok(permit)) => {
-                    connections.spawn(connection(stream, router.clone(), stopping.clone(), permit));
+                (Ok((stream, peer)), Ok(permit)) => {
+                    let router = router.clone().layer(Extension(Peer(peer)));
+                    connections.spawn(connection(stream, router, stopping.clone(), permit));
                 }
                 (Err(error), _) => {
                     tracing::warn!(%error, "admin: accept");

@@ -82,6 +82,17 @@ impl TestAdmin {
         self.call_with(Some(TOKEN), method, path, content).await
     }
 
+    /// The secret of a new token.
+    async fn token(&self, content: Value) -> String {
+        let made = self.call("POST", "/v1/tokens", content).await.expect(201);
+        made["token"].as_str().expect("a secret").to_owned()
+    }
+
+    async fn call_as(&self, token: &str, method: &str, path: &str, content: &Value) -> Answer {
+        let content = if content.is_null() { Bytes::new() } else { content.to_string().into() };
+        self.call_with(Some(token), method, path, content).await
+    }
+
     async fn purge(&self, content: Value) -> Answer {
         self.call("POST", "/v1/purges", content).await
     }
@@ -110,7 +121,22 @@ impl Answer {
 async fn state(dir: &std::path::Path) -> AdminState {
     let store = Store::open(StoreConfig { disk_max: 16 << 20, ..StoreConfig::new(dir) }).await.expect("a store");
     AdminState {
-        token: AdminToken::new(TOKEN),
+        tokens: Arc::new(Tokens::open(dir, AdminToken::new(TOKEN))),
+        audit: Arc::new(Audit::start(dir).expect("started")),
+        strangers: Arc::default(),
+        rates: Arc::default(),
+        confirmations: Arc::new(Confirmations::new().expect("a key")),
+        purge_bounds: PurgeBounds::default(),
+        node_name: "edge-1".into(),
+        clock: Arc::new(crate::clock::SystemClock),
+        count: Arc::new(|_, _| {}),
+        refresh: Arc::new(|_| true),
+        retries: crate::retry::Retries::open(dir.join("retries")),
+        site_of: Arc::new(|authority| match authority {
+            "shop.example" => Some("shop".to_owned()),
+            "api.example" => Some("api".to_owned()),
+            _ => None,
+        }),
         store,
         plugins: Arc::new(registry(&dir.join("plugins")).await),
         tasks: Tasks::default(),
@@ -176,7 +202,7 @@ async fn health_and_metrics_need_no_token() {
 #[tokio::test]
 async fn everything_else_needs_it() {
     let admin = TestAdmin::start().await;
-    for (method, path) in calls::CALLS.into_iter().filter(|(_, path)| path.starts_with("/v1/")) {
+    for (method, path, _) in calls::CALLS.into_iter().filter(|(_, path, _)| path.starts_with("/v1/")) {
         let path = path.replace("{id}", "p-1").replace("{name}", "rule");
         for token in [None, Some("another-token-of-some-length"), Some("")] {
             admin.call_with(token, method, &path, Bytes::new()).await.refused(401, "Authorization: Bearer");
@@ -193,7 +219,7 @@ async fn everything_else_needs_it() {
 #[tokio::test]
 async fn every_listed_call_is_there_and_others_say_what_is() {
     let admin = TestAdmin::start().await;
-    for (method, path) in calls::CALLS.into_iter().filter(|(method, _)| *method != "HEAD") {
+    for (method, path, _) in calls::CALLS.into_iter().filter(|(method, _, _)| *method != "HEAD") {
         let path = path.replace("{id}", "p-1").replace("{name}", "rule");
         let Answer(_, _, json) = admin.call(method, &path, Value::Null).await;
         assert!(!["unknown_call", "method"].contains(&json["code"].as_str().unwrap_or_default()), "{method} {path}");
@@ -218,7 +244,15 @@ async fn a_purge_is_answered_with_a_receipt_that_can_be_read_again() {
     let applied_at = receipt["applied_at"].as_str().expect("a time");
     assert!(humantime::parse_rfc3339(applied_at).is_ok(), "{applied_at}");
     let id = receipt["id"].as_str().expect("an id");
-    assert_eq!(admin.call("GET", &format!("/v1/purges/{id}"), Value::Null).await.expect(200), receipt);
+    assert_eq!(admin.call("GET", &format!("/v1/purges/{id}?wait=true"), Value::Null).await.expect(200), receipt);
+    assert_eq!(
+        receipt["nodes"],
+        json!([{
+            "node": "edge-1", "position": 1, "matched": receipt["matched"], "durable_at": receipt["durable_at"],
+            "reclaimed_at": receipt["reclaimed_at"],
+        }])
+    );
+    assert_eq!(receipt["by"], "admin");
     admin.call("GET", "/v1/purges/p-99", Value::Null).await.refused(404, "p-99");
     assert_eq!(admin.state.store.position().0, 1);
 }
@@ -231,6 +265,15 @@ async fn every_target_can_be_purged_hard_soft_or_not_at_all() {
         (json!({"surrogate_keys": ["a", "b"]}), json!({"surrogate_keys": ["a", "b"]})),
         (json!({"site": "shop"}), json!({"site": "shop"})),
         (json!({"everything": true}), json!({"everything": true})),
+        (json!({"surrogate_keys": ["a"], "site": "shop"}), json!({"surrogate_keys": ["a"], "site": "shop"})),
+        (
+            json!({"url": "http://shop.example/", "headers": {"Accept": "a", "x": ["1", "2"], "Cookie": "secret"}}),
+            json!({"url": "//shop.example/", "headers": {"accept": "a", "x": ["1", "2"], "cookie": "(6 bytes, not shown)"}}),
+        ),
+        (
+            json!({"match": {"site": "shop", "host": "*.A", "path": "/x/*", "status": ["4xx", 500], "content_type": "Text/*"}}),
+            json!({"match": {"site": "shop", "host": "*.a", "path": "/x/*", "status": ["400-499", "500"], "content_type": "text/*"}}),
+        ),
     ];
     for (position, (mut request, purged)) in (1..).zip(targets) {
         request["dry_run"] = json!(true);
@@ -263,22 +306,49 @@ async fn a_url_is_purged_under_all_its_forms() {
         receipt["purged"],
         json!([{"url": "//a.example/list?utm_source=x&page=1"}, {"url": "//a.example/list?page=1"}])
     );
-    assert_eq!((&receipt["position"], &receipt["id"]), (&json!(2), &json!("p-1~p-2")));
-    assert_eq!(admin.call("GET", "/v1/purges/p-1~p-2", Value::Null).await.expect(200), receipt);
+    assert_eq!((&receipt["position"], &receipt["id"]), (&json!(1), &json!("p-1")), "one position for all of them");
+    assert_eq!(admin.call("GET", "/v1/purges/p-1", Value::Null).await.expect(200)["purged"], receipt["purged"]);
 }
 
 #[tokio::test]
 async fn every_wrong_purge_is_refused_with_what_would_be_right() {
     let admin = TestAdmin::start().await;
     let long_url = format!("http://a/{}", "x".repeat(9000));
-    let many: Vec<String> = (0..257).map(|number| number.to_string()).collect();
-    let heavy: Vec<String> = (0..256).map(|number| format!("{number:0>512}")).collect();
+    let many: Vec<String> = (0..1001).map(|number| number.to_string()).collect();
+    let heavy: Vec<String> = (0..300).map(|number| format!("{number:0>1000}")).collect();
     let cases = [
         (400, json!({}), "exactly one of"),
         (400, json!({"url": "http://a/", "site": "shop"}), "exactly one of"),
         (400, json!({"everything": false}), "only be true"),
         (400, json!({"urls": ["http://a/"]}), "unknown field `urls`"),
         (400, json!({"url": 7}), "expected a string"),
+        (400, json!({"url": "http://a/", "match": {"status": 404}}), "exactly one of"),
+        (400, json!({"site": "shop", "everything": true}), "exactly one of"),
+        (400, json!({"prefix": "http://a/", "headers": {}}), "exactly one of"),
+        (400, json!({"headers": {"a": "b"}}), "exactly one of"),
+        (400, json!({"match": {"regex": ".*"}}), "unknown field `regex`"),
+        (400, json!({"match": {"status": 4.5}}), "a status is a number"),
+        (422, json!({"match": {}}), "at least one of"),
+        (422, json!({"match": {"status": "6xx"}}), "match.status"),
+        (422, json!({"match": {"status": []}}), "match.status"),
+        (422, json!({"match": {"older_than": "10"}}), "match.older_than"),
+        (422, json!({"match": {"younger_than": "1y"}}), "match.younger_than"),
+        (422, json!({"match": {"older_than": "99999d"}}), "before 1970"),
+        (422, json!({"match": {"host": "http://a"}}), "match.host"),
+        (422, json!({"match": {"host": ""}}), "match.host"),
+        (422, json!({"match": {"host": "x".repeat(257)}}), "256"),
+        (422, json!({"match": {"path": "a/*"}}), "match.path"),
+        (422, json!({"match": {"path": "/*a*b*c*d*e*f*g*h*i"}}), "more than 8"),
+        (422, json!({"match": {"path": "/a b"}}), "white space"),
+        (422, json!({"match": {"content_type": "text/html; charset=utf-8"}}), "match.content_type"),
+        (422, json!({"match": {"plugin": "rule"}}), "NAME@VERSION"),
+        (422, json!({"match": {"plugin": "rule@1"}}), "no plugin is named"),
+        (422, json!({"match": {"site": "shops"}}), "`match.site`"),
+        (422, json!({"surrogate_keys": ["a"], "site": "shops"}), "`site`"),
+        (422, json!({"surrogate_keys": ["a", ""]}), "surrogate_keys[1]"),
+        (422, json!({"url": "http://a/", "headers": {"host": "b"}}), "headers.host"),
+        (422, json!({"url": "http://a/", "headers": {"a b": "c"}}), "no name of a field"),
+        (422, json!({"url": "http://a/", "confirm": "c-1-2"}), "`confirm`"),
         (422, json!({"url": "/a"}), "absolute"),
         (422, json!({"url": "a.example/x"}), "absolute"),
         (422, json!({"url": "ftp://a.example/"}), "http or https"),
@@ -287,8 +357,8 @@ async fn every_wrong_purge_is_refused_with_what_would_be_right() {
         (422, json!({"url": "http://a.example/é ü"}), "percent-encoded"),
         (422, json!({"url": long_url}), "8192 bytes"),
         (422, json!({"prefix": "http://a.example/?x"}), "before the query"),
-        (422, json!({"surrogate_keys": []}), "1 to 256"),
-        (422, json!({"surrogate_keys": many}), "1 to 256"),
+        (422, json!({"surrogate_keys": []}), "1 to 1000"),
+        (422, json!({"surrogate_keys": many}), "1 to 1000"),
         (422, json!({"surrogate_keys": heavy}), "bytes"),
         (422, json!({"surrogate_keys": ["a b"]}), "white space"),
         (422, json!({"site": "shops"}), "there are: shop, api"),
@@ -454,4 +524,274 @@ async fn shutdown_ends_idle_connections_and_finishes_calls() {
     tokio::time::timeout(DEADLINE, busy.read_to_end(&mut answer)).await.expect("in time").expect("read");
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     tokio::time::timeout(DEADLINE, admin.served).await.expect("in time").expect("ended");
+}
+
+/// Every call against every scope: who has one of those that it names comes in, and nobody else.
+#[tokio::test]
+async fn each_call_wants_its_scope() {
+    let admin = TestAdmin::start().await;
+    let scopes = [Scope::Read, Scope::Purge, Scope::Plugins, Scope::Admin];
+    let mut secrets = Vec::new();
+    for scope in scopes {
+        secrets.push(admin.token(json!({"name": scope.as_str(), "scopes": [scope]})).await);
+    }
+    for (method, path, need) in calls::CALLS.into_iter().filter(|(method, _, _)| *method != "HEAD") {
+        let path = path.replace("{name}", "none").replace("{id}", "none");
+        for (scope, secret) in scopes.iter().zip(&secrets) {
+            let may = match need {
+                calls::Need::Nothing => true,
+                calls::Need::Look(wanted) => *scope == Scope::Admin || wanted.contains(scope),
+                calls::Need::Change(wanted) => *scope == Scope::Admin || *scope == wanted,
+            };
+            let methods = if method == "GET" { ["GET", "HEAD"].as_slice() } else { &[method] };
+            for method in methods {
+                let Answer(status, _, problem) = admin.call_as(secret, method, &path, &Value::Null).await;
+                assert_eq!(status != 403 && status != 401, may, "{method} {path} with {scope:?}: {problem}");
+                if !may && *method != "HEAD" {
+                    assert_eq!(problem["code"], "forbidden");
+                    assert!(problem["scopes"].as_array().is_some_and(|scopes| !scopes.is_empty()), "{problem}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_made_listed_and_revoked() {
+    let admin = TestAdmin::start().await;
+    let made = admin
+        .call(
+            "POST",
+            "/v1/tokens",
+            json!({"name": "ci", "scopes": ["purge", "purge"], "sites": ["shop"],
+            "key_prefixes": ["p:"], "purges_per_minute": 7, "expires_in": "1h"}),
+        )
+        .await
+        .expect(201);
+    let (id, secret) = (made["id"].as_str().expect("an id"), made["token"].as_str().expect("a secret"));
+    assert!(secret.starts_with(&format!("brim_{id}_")), "{secret}");
+    let list = admin.call("GET", "/v1/tokens", Value::Null).await.expect(200);
+    let mut expected = made.clone();
+    expected.as_object_mut().expect("an object").remove("token");
+    assert_eq!(list, json!({"tokens": [expected]}), "and no secret");
+    assert_eq!((&expected["scopes"], &expected["created_by"]), (&json!(["purge"]), &json!("admin")));
+    let life = |name: &str| humantime::parse_rfc3339(expected[name].as_str().expect("a time")).expect("RFC 3339");
+    assert_eq!(life("expires_at").duration_since(life("created_at")).ok(), Some(Duration::from_secs(3600)));
+    admin.call_as(secret, "GET", "/v1/purges", &Value::Null).await.expect(200);
+    let revoked = admin.call("DELETE", &format!("/v1/tokens/{id}"), Value::Null).await.expect(200);
+    assert_eq!(revoked["name"], "ci");
+    admin.call_as(secret, "GET", "/v1/purges", &Value::Null).await.refused(401, "show a token");
+    admin.call("DELETE", &format!("/v1/tokens/{id}"), Value::Null).await.refused(404, "no token");
+    admin.call("DELETE", "/v1/tokens/admin", Value::Null).await.refused(404, "no token");
+}
+
+#[tokio::test]
+async fn every_wrong_token_is_refused_with_what_would_be_right() {
+    let admin = TestAdmin::start().await;
+    let many: Vec<String> = (0..101).map(|number| number.to_string()).collect();
+    for (status, content, words) in [
+        (400, json!({}), "missing field `name`"),
+        (400, json!({"name": "a", "scopes": ["root"]}), "unknown variant `root`"),
+        (400, json!({"name": "a", "scopes": ["read"], "scope": "read"}), "unknown field"),
+        (400, json!({"name": "a", "scopes": ["read"], "purges_per_minute": -1}), "invalid value"),
+        (422, json!({"name": "", "scopes": ["read"]}), "`name`"),
+        (422, json!({"name": "a b", "scopes": ["read"]}), "`name`"),
+        (422, json!({"name": "a", "scopes": []}), "`scopes`"),
+        (422, json!({"name": "a", "scopes": ["admin"], "sites": ["shop"]}), "`scopes`"),
+        (422, json!({"name": "a", "scopes": ["purge"], "sites": ["shop", "shops"]}), "`sites[1]`"),
+        (422, json!({"name": "a", "scopes": ["purge"], "key_prefixes": ["a", ""]}), "`key_prefixes[1]`"),
+        (422, json!({"name": "a", "scopes": ["purge"], "key_prefixes": many}), "more than 100"),
+        (422, json!({"name": "a", "scopes": ["purge"], "purges_per_minute": 2_000_000}), "`purges_per_minute`"),
+        (422, json!({"name": "a", "scopes": ["read"], "expires_in": "soon"}), "`expires_in`"),
+        (422, json!({"name": "a", "scopes": ["read"], "expires_in": "1ms"}), "`expires_in`"),
+    ] {
+        admin.call("POST", "/v1/tokens", content).await.refused(status, words);
+    }
+    assert_eq!(admin.state.tokens.list(), []);
+    admin.call("GET", "/v1/audit?limit=0", Value::Null).await.refused(422, "1 to 1000");
+    admin.call("GET", "/v1/audit?lines=1", Value::Null).await.refused(400, "unknown field");
+    admin.call("GET", "/v1/purges?limit=501", Value::Null).await.refused(422, "1 to 500");
+    admin.call("GET", "/v1/purges?before=p-1", Value::Null).await.refused(400, "before");
+}
+
+/// What a token with sites and key prefixes may purge, and what each refusal says.
+#[tokio::test]
+async fn a_bounded_token_purges_within_its_bounds_only() {
+    let admin = TestAdmin::start().await;
+    let one = admin.token(json!({"name": "one", "scopes": ["purge"], "sites": ["shop"]})).await;
+    let two = admin.token(json!({"name": "two", "scopes": ["purge"], "sites": ["shop", "api"]})).await;
+    let keys = admin.token(json!({"name": "keys", "scopes": ["purge"], "key_prefixes": ["p:", "q:"]})).await;
+    let both =
+        admin.token(json!({"name": "both", "scopes": ["purge"], "sites": ["shop"], "key_prefixes": ["p:"]})).await;
+    let ok = [
+        (&one, json!({"url": "http://shop.example/a"}), json!({"url": "//shop.example/a"})),
+        (&one, json!({"prefix": "https://shop.example/a"}), json!({"prefix": "//shop.example/a"})),
+        (&one, json!({"site": "shop"}), json!({"site": "shop"})),
+        (&one, json!({"surrogate_keys": ["a"]}), json!({"surrogate_keys": ["a"], "site": "shop"})),
+        (&one, json!({"match": {"status": 404}}), json!({"match": {"status": ["404"], "site": "shop"}})),
+        (&two, json!({"url": "http://api.example/a"}), json!({"url": "//api.example/a"})),
+        (&two, json!({"surrogate_keys": ["a"], "site": "api"}), json!({"surrogate_keys": ["a"], "site": "api"})),
+        (&two, json!({"match": {"site": "api"}}), json!({"match": {"site": "api"}})),
+        (&keys, json!({"surrogate_keys": ["p:1", "q:"]}), json!({"surrogate_keys": ["p:1", "q:"]})),
+        (&both, json!({"surrogate_keys": ["p:1"]}), json!({"surrogate_keys": ["p:1"], "site": "shop"})),
+    ];
+    for (secret, request, purged) in ok {
+        let receipt = admin.call_as(secret, "POST", "/v1/purges", &request).await.expect(201);
+        assert_eq!(receipt["purged"], json!([purged]), "{request}");
+    }
+    let position = admin.state.store.position();
+    for (secret, request, words) in [
+        (&one, json!({"everything": true}), "not everything"),
+        (&one, json!({"url": "http://api.example/a"}), "belongs to the site \"api\""),
+        (&one, json!({"url": "http://api.example/a", "headers": {"a": "b"}}), "belongs to the site \"api\""),
+        (&one, json!({"prefix": "http://other.example/"}), "belongs to no site"),
+        (&one, json!({"site": "api"}), "`site` is \"api\""),
+        (&one, json!({"surrogate_keys": ["a"], "site": "api"}), "`site` is \"api\""),
+        (&one, json!({"match": {"site": "api", "status": 404}}), "`match.site` is \"api\""),
+        (&two, json!({"surrogate_keys": ["a"]}), "say which with `site`"),
+        (&two, json!({"match": {"status": 404}}), "say which with `match.site`"),
+        (&keys, json!({"surrogate_keys": ["p:1", "r:"]}), "\"r:\" does not"),
+        (&keys, json!({"url": "http://shop.example/"}), "and nothing else"),
+        (&keys, json!({"everything": true, "dry_run": true}), "and nothing else"),
+        (&keys, json!({"match": {"site": "shop"}}), "and nothing else"),
+        (&both, json!({"surrogate_keys": ["a"]}), "\"a\" does not"),
+        (&both, json!({"surrogate_keys": ["p:a"], "site": "api"}), "`site` is \"api\""),
+    ] {
+        let problem = admin.call_as(secret, "POST", "/v1/purges", &request).await.refused(403, words);
+        assert_eq!(problem["code"], "forbidden");
+    }
+    assert_eq!(admin.state.store.position(), position, "nothing was purged");
+    // Only its own receipts; who may read sees all.
+    let own = admin.call_as(&keys, "GET", "/v1/purges", &Value::Null).await.expect(200);
+    assert_eq!((own["purges"].as_array().map(Vec::len), &own["purges"][0]["id"]), (Some(1), &json!("p-9")));
+    admin.call_as(&keys, "GET", "/v1/purges/p-9", &Value::Null).await.expect(200);
+    admin.call_as(&keys, "GET", "/v1/purges/p-1", &Value::Null).await.refused(404, "p-1");
+    let reader = admin.token(json!({"name": "reader", "scopes": ["read"]})).await;
+    let all = admin.call_as(&reader, "GET", "/v1/purges?limit=3", &Value::Null).await.expect(200);
+    let ids = |list: &Value| {
+        list["purges"].as_array().expect("a list").iter().map(|it| it["position"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((ids(&all), &all["next"]), (vec![json!(10), json!(9), json!(8)], &json!(8)));
+    let rest = admin.call_as(&reader, "GET", "/v1/purges?before=8", &Value::Null).await.expect(200);
+    assert_eq!((ids(&rest).len(), &rest["next"]), (7, &Value::Null));
+    let exactly = admin.call_as(&reader, "GET", "/v1/purges?before=8&limit=7", &Value::Null).await.expect(200);
+    assert_eq!((ids(&exactly).len(), &exactly["next"]), (7, &Value::Null));
+}
+
+#[tokio::test]
+async fn a_token_that_has_no_purge_left_is_told_when() {
+    let counted = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let count = counted.clone();
+    let admin = TestAdmin::start_with(move |state| {
+        state.purge_bounds.per_minute = 2;
+        state.count = Arc::new(move |family, labels| count.lock().push((family, labels.join(","))));
+    })
+    .await;
+    let busy = admin.token(json!({"name": "busy", "scopes": ["purge"], "purges_per_minute": 1})).await;
+    let free = admin.token(json!({"name": "free", "scopes": ["purge"], "purges_per_minute": 0})).await;
+    let request = json!({"site": "shop", "dry_run": true});
+    admin.call_as(&busy, "POST", "/v1/purges", &request).await.expect(200);
+    let problem =
+        admin.call_as(&busy, "POST", "/v1/purges", &json!({"site": "shop"})).await.refused(429, "1 times a minute");
+    let seconds = problem["retry_after_s"].as_u64().expect("seconds");
+    assert!((50..=60).contains(&seconds) && problem["code"] == "rate_limited", "{problem}");
+    for token in [free.as_str(), TOKEN] {
+        for _ in 0..5 {
+            admin.call_as(token, "POST", "/v1/purges", &request).await.expect(200);
+        }
+    }
+    let usual = admin.token(json!({"name": "usual", "scopes": ["purge"]})).await;
+    for status in [200, 200, 429] {
+        let call = Request::post("/v1/purges").header("authorization", format!("Bearer {usual}"));
+        let response = admin.send(call.body(Full::new(request.to_string().into())).expect("a request")).await;
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers().contains_key("retry-after"), status == 429);
+    }
+    let refusals = counted.lock().iter().filter(|(_, label)| label == "rate_limited").count();
+    assert_eq!(refusals, 2);
+}
+
+#[tokio::test]
+async fn a_purge_is_made_once_under_its_idempotency_key() {
+    let admin = TestAdmin::start_with(|state| state.purge_bounds.blast_radius_max = Some(0)).await;
+    let other = admin.token(json!({"name": "other", "scopes": ["purge"]})).await;
+    let purge = async |token: &str, key: &str, content: Value| {
+        let request = Request::post("/v1/purges")
+            .header("authorization", format!("Bearer {token}"))
+            .header("idempotency-key", key)
+            .body(Full::new(content.to_string().into()))
+            .expect("a request");
+        let response = admin.send(request).await;
+        let kind = response.headers()["content-type"].to_str().expect("text").to_owned();
+        Answer(response.status(), kind, serde_json::from_slice(response.body()).expect("JSON"))
+    };
+    for (number, request) in (1..)
+        .zip([json!({"surrogate_keys": ["a"]}), json!({"match": {"older_than": "10m", "status": "5xx"}, "soft": true})])
+    {
+        let key = format!("\"key-{number}\"");
+        let first = purge(TOKEN, &key, request.clone()).await.expect(201);
+        assert_eq!((&first["position"], &first["repeated"]), (&json!(number), &Value::Null));
+        // An age is taken from the first time, whenever it is repeated.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let mut again = purge(TOKEN, key.trim_matches('"'), request).await.expect(201);
+        assert_eq!(again["repeated"].take(), true);
+        assert_eq!((&again["id"], &again["purged"]), (&first["id"], &first["purged"]));
+        let reused = purge(TOKEN, &key, json!({"surrogate_keys": ["b"]})).await.refused(422, "takes a new key");
+        assert_eq!(reused["code"], "idempotency_key_reused");
+    }
+    assert_eq!(admin.state.store.position().0, 2);
+    purge(&other, "key-1", json!({"surrogate_keys": ["b"]})).await.expect(201);
+    purge(TOKEN, "", json!({"surrogate_keys": ["b"]})).await.refused(422, "Idempotency-Key");
+    assert_eq!(admin.state.store.position().0, 3);
+}
+
+/// Changes and refusals have their line, looks have none; no line has a secret in it.
+#[tokio::test]
+async fn who_changes_something_or_is_refused_is_written_down() {
+    let admin = TestAdmin::start().await;
+    let secret = admin.token(json!({"name": "ci", "scopes": ["purge"], "key_prefixes": ["p:"]})).await;
+    let id = secret.split('_').nth(1).expect("an id").to_owned();
+    let purge = async |content: Value| admin.call_as(&secret, "POST", "/v1/purges", &content).await.0.as_u16();
+    assert_eq!(purge(json!({"surrogate_keys": ["p:1"], "soft": true})).await, 201);
+    assert_eq!(purge(json!({"surrogate_keys": ["p:1"], "dry_run": true})).await, 200);
+    assert_eq!(purge(json!({"everything": true, "dry_run": true})).await, 403);
+    admin.call_as(&secret, "GET", "/v1/status", &Value::Null).await.refused(403, "\"read\"");
+    admin.call_as(&secret, "GET", "/v1/purges", &Value::Null).await.expect(200);
+    admin.call("POST", "/v1/plugins/rule/activate", json!({"version": 3})).await.refused(404, "no plugin");
+    admin.call("POST", "/v1/origins/api/drain", json!({"endpoint": "http://a:80", "drain": true})).await.expect(200);
+    admin.call("POST", "/v1/config/reload", Value::Null).await.expect(200);
+    for _ in 0..3 {
+        admin.call_with(Some("wrong"), "POST", "/v1/purges", "{}".into()).await.refused(401, "show a token");
+    }
+    admin.call("DELETE", &format!("/v1/tokens/{id}"), Value::Null).await.expect(200);
+    let lines = admin.call("GET", "/v1/audit", Value::Null).await.expect(200);
+    let text = lines.to_string();
+    assert!(!text.contains(&secret) && !text.contains(TOKEN), "{text}");
+    let lines = lines["lines"].as_array().expect("a list");
+    let (strangers, known): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["by"].is_null());
+    assert!((1..=3).contains(&strangers.len()) && strangers[0]["status"] == 401, "{text}");
+    let short: Vec<_> = known
+        .iter()
+        .rev()
+        .map(|line| {
+            assert!(
+                line["time"].is_string() && line["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:"))
+            );
+            let text = |name: &str| line[name].as_str().unwrap_or("-").to_owned();
+            format!("{} {} {} {} {}", text("name"), text("call"), line["status"], text("what"), text("receipt"))
+        })
+        .collect();
+    assert_eq!(
+        short,
+        [
+            format!("admin POST /v1/tokens 201 token {id} (ci) -"),
+            "ci POST /v1/purges 201 soft {\"surrogate_keys\":[\"p:1\"]} p-1".to_owned(),
+            "ci POST /v1/purges 403 - -".to_owned(),
+            "ci GET /v1/status 403 - -".to_owned(),
+            "admin POST /v1/plugins/rule/activate 404 version 3 -".to_owned(),
+            "admin POST /v1/origins/api/drain 200 drain http://a:80 -".to_owned(),
+            "admin POST /v1/config/reload 200 - -".to_owned(),
+            format!("admin DELETE /v1/tokens/{id} 200 token {id} (ci) -"),
+        ]
+    );
 }

@@ -65,9 +65,7 @@ impl AdminToken {
     /// Whether `shown` is the token. Takes the same time for every wrong one: digests of equal length are compared, all
     /// their bytes.
     pub fn admits(&self, shown: &[u8]) -> bool {
-        let shown: [u8; 32] = Sha256::digest(shown).into();
-        let differing = self.0.iter().zip(shown).fold(0, |differing, (ours, theirs)| differing | (ours ^ theirs));
-        std::hint::black_box(differing) == 0
+        equal(&self.0, &Sha256::digest(shown).into())
     }
 }
 
@@ -77,13 +75,29 @@ impl std::fmt::Debug for AdminToken {
     }
 }
 
-fn make(path: &Path) -> io::Result<AdminToken> {
-    let mut random = [0u8; TOKEN_RANDOM_BYTES];
+/// Compares all bytes, wherever the first difference is.
+pub(super) fn equal(ours: &[u8; 32], theirs: &[u8; 32]) -> bool {
+    let differing = ours.iter().zip(theirs).fold(0, |differing, (ours, theirs)| differing | (ours ^ theirs));
+    std::hint::black_box(differing) == 0
+}
+
+/// Bytes from the system's generator.
+pub(super) fn random<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
+    let mut random = [0u8; COUNT];
     let mut filled = 0;
     while let Some(rest) = random.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())?;
     }
-    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(random)
+}
+
+/// Two digits a byte.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn make(path: &Path) -> io::Result<AdminToken> {
+    let token = hex(&random::<TOKEN_RANDOM_BYTES>()?);
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     // Written aside first: a crash leaves no half token behind.

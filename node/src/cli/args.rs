@@ -29,6 +29,8 @@ pub enum Command {
     DemoOrigin(DemoOriginArgs),
     /// Purge stored responses on a running node
     Purge(PurgeArgs),
+    /// Make, list and revoke tokens of a running node
+    Token(TokenArgs),
     /// Make, build, upload and switch plugins
     Plugin(PluginArgs),
     /// Show what a running node would do with a request, and why
@@ -184,9 +186,21 @@ pub struct PurgeArgs {
     /// Make stale instead of unusable: served while it is validated
     #[arg(long, global = true)]
     pub soft: bool,
+    /// With --soft: refresh nothing ahead, validate what is asked for
+    #[arg(long, requires = "soft", global = true)]
+    pub on_demand: bool,
     /// Purge nothing; show what would be
     #[arg(long, global = true)]
     pub dry_run: bool,
+    /// Wait until what was hit is counted and given back, at most 25 s
+    #[arg(long, global = true)]
+    pub wait: bool,
+    /// What a dry run, or a refusal for the blast radius, has shown
+    #[arg(long, value_name = "TOKEN", global = true)]
+    pub confirm: Option<String>,
+    /// Purge once, however often this is repeated with the same key
+    #[arg(long, value_name = "KEY", global = true)]
+    pub idempotency_key: Option<String>,
     /// Which node.
     #[command(flatten)]
     pub client: ClientOptions,
@@ -200,6 +214,9 @@ pub enum PurgeCommand {
         /// Absolute URLs
         #[arg(required = true, value_name = "URL")]
         urls: Vec<String>,
+        /// Only the variant that a request with these fields, and no others, selects; may be given several times
+        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
+        headers: Vec<(String, String)>,
     },
     /// Everything whose URL begins so, under http and https
     Prefix {
@@ -212,6 +229,9 @@ pub enum PurgeCommand {
         /// Surrogate keys
         #[arg(required = true, value_name = "KEY")]
         keys: Vec<String>,
+        /// Only of this site
+        #[arg(long, value_name = "SITE")]
+        site: Option<String>,
     },
     /// Everything of sites
     Site {
@@ -221,6 +241,109 @@ pub enum PurgeCommand {
     },
     /// Everything
     All,
+    /// Everything of which all of this holds
+    Match(MatchArgs),
+    /// List the last purges, the newest first
+    List {
+        /// How many
+        #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        /// Only positions below this one
+        #[arg(long, value_name = "POSITION")]
+        before: Option<u64>,
+    },
+    /// Show the receipt of a purge
+    Show {
+        /// The id of the receipt
+        #[arg(value_name = "RECEIPT")]
+        id: String,
+    },
+}
+
+/// `brim purge match`.
+#[derive(Debug, Clone, Default, Args)]
+#[group(required = true, multiple = true)]
+pub struct MatchArgs {
+    /// Of this site
+    #[arg(long, value_name = "SITE")]
+    pub site: Option<String>,
+    /// The host; * stands for any letters
+    #[arg(long, value_name = "PATTERN")]
+    pub host: Option<String>,
+    /// The path; * stands for any letters, / among them
+    #[arg(long, value_name = "PATTERN")]
+    pub path: Option<String>,
+    /// The status: 404, 4xx or 500-599; may be given several times
+    #[arg(long = "status", value_name = "STATUS")]
+    pub statuses: Vec<String>,
+    /// Stored longer ago than this, such as 10m
+    #[arg(long, value_name = "AGE")]
+    pub older_than: Option<String>,
+    /// Stored within this time
+    #[arg(long, value_name = "AGE")]
+    pub younger_than: Option<String>,
+    /// The media type; * stands for any letters
+    #[arg(long, value_name = "PATTERN")]
+    pub content_type: Option<String>,
+    /// The plugin version that made the key: NAME@VERSION, or its digest in hex
+    #[arg(long, value_name = "PLUGIN")]
+    pub plugin: Option<String>,
+}
+
+/// `brim token`.
+#[derive(Debug, Clone, Args)]
+pub struct TokenArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: TokenCommand,
+    #[allow(missing_docs, reason = "clap would print it")]
+    #[command(flatten)]
+    pub client: ClientOptions,
+}
+
+/// What `brim token` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token, and show its secret this once
+    New {
+        /// What to call it: letters, digits, -, _ and .
+        name: String,
+        /// What it may do; may be given several times
+        #[arg(long = "scope", value_name = "SCOPE", value_enum, required = true)]
+        scopes: Vec<ScopeArg>,
+        /// A site that it may purge; may be given several times, all unless given
+        #[arg(long = "site", value_name = "SITE")]
+        sites: Vec<String>,
+        /// It may purge only surrogate keys that begin so; may be given several times
+        #[arg(long = "key-prefix", value_name = "PREFIX")]
+        key_prefixes: Vec<String>,
+        /// Purges a minute, 0 for any number; as the node's configuration says unless given
+        #[arg(long, value_name = "COUNT")]
+        purges_per_minute: Option<u32>,
+        /// How long it is good, such as 30d; until it is revoked unless given
+        #[arg(long, value_name = "TIME")]
+        expires_in: Option<String>,
+    },
+    /// List the tokens; their secrets are known to nobody but their holders
+    List,
+    /// Revoke a token at once
+    Revoke {
+        /// The id of the token, as `brim token list` shows it
+        id: String,
+    },
+}
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScopeArg {
+    /// Look: status, origins, plugins, receipts, explanations
+    Read,
+    /// Purge, and look at the receipts of its own purges
+    Purge,
+    /// Upload and switch plugins
+    Plugins,
+    /// Everything
+    Admin,
 }
 
 /// `brim origin`.
@@ -360,6 +483,8 @@ pub struct NewArgs {
 pub enum HookArg {
     /// What a cache key consists of
     CacheKey,
+    /// By what responses are purged, and what writes purge
+    Invalidation,
 }
 
 /// `brim plugin push`.
@@ -404,6 +529,19 @@ mod tests {
             assert!(purge.soft && purge.dry_run && purge.client.json, "{line}");
             assert_eq!(purge.client.admin, "http://h:1", "{line}");
             assert_eq!(purge.client.token.as_deref(), Some("t"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_match_needs_one_part_and_takes_all() {
+        let line = "brim purge match --site s --host *.a --path /b/* --status 404 --status 5xx --older-than 1m --younger-than 1h \
+                    --content-type text/* --plugin p@1 --wait --confirm c --idempotency-key k";
+        let Command::Purge(purge) = parse(line).expect(line).command else { panic!("{line}") };
+        assert!(purge.wait && purge.confirm.as_deref() == Some("c") && purge.idempotency_key.as_deref() == Some("k"));
+        let PurgeCommand::Match(found) = purge.command else { panic!("{line}") };
+        assert_eq!((found.host.as_deref(), found.statuses), (Some("*.a"), vec!["404".to_owned(), "5xx".to_owned()]));
+        for part in ["--site s", "--status 404", "--plugin p@1"] {
+            assert!(parse(&format!("brim purge match {part}")).is_ok(), "{part}");
         }
     }
 
@@ -453,6 +591,15 @@ mod tests {
             "brim purge",
             "brim purge url",
             "brim purge tag x",
+            "brim purge url http://a/ -H novalue",
+            "brim purge match",
+            "brim purge match --soft",
+            "brim purge list --limit 501",
+            "brim purge show",
+            "brim token",
+            "brim token new x",
+            "brim token new x --scope root",
+            "brim token revoke",
             "brim plugin new",
             "brim plugin new x --hook pagination",
             "brim plugin activate x newest",

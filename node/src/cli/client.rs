@@ -63,7 +63,7 @@ pub(super) enum ClientError {
     #[error("{address} answers, but not as the admin API of brim ({status})")]
     NotBrim { address: String, status: StatusCode },
     #[error("{}", .0.detail)]
-    Refused(Problem),
+    Refused(Box<Problem>),
     #[error("no async runtime")]
     Runtime(#[source] io::Error),
     #[error("the request cannot be written")]
@@ -132,8 +132,26 @@ impl Client {
     }
 
     pub(super) fn post<A: DeserializeOwned>(&self, path: &str, content: &impl Serialize) -> Result<A, ClientError> {
+        self.post_once(path, content, None)
+    }
+
+    /// The same, made once however often it is sent with this idempotency key.
+    pub(super) fn post_once<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        content: &impl Serialize,
+        idempotency_key: Option<&str>,
+    ) -> Result<A, ClientError> {
         let content = serde_json::to_vec(content).map_err(|error| ClientError::Request(error.into()))?;
-        self.call(Method::POST, path, content.into(), "application/json")
+        let mut request = self.request(Method::POST, path, "application/json");
+        if let Some(key) = idempotency_key {
+            request = request.header("idempotency-key", key);
+        }
+        self.answer(request, content.into())
+    }
+
+    pub(super) fn delete<A: DeserializeOwned>(&self, path: &str) -> Result<A, ClientError> {
+        self.call(Method::DELETE, path, Bytes::new(), "application/json")
     }
 
     pub(super) fn put<A: DeserializeOwned>(&self, path: &str, component: Bytes) -> Result<A, ClientError> {
@@ -147,15 +165,21 @@ impl Client {
         content: Bytes,
         kind: &str,
     ) -> Result<A, ClientError> {
-        let request = Request::builder()
+        self.answer(self.request(method, path, kind), content)
+    }
+
+    fn request(&self, method: Method, path: &str, kind: &str) -> http::request::Builder {
+        Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header(HOST, &self.authority)
             .header(AUTHORIZATION, &self.authorization)
             .header(ACCEPT, "application/json, application/problem+json")
             .header(CONTENT_TYPE, kind)
-            .body(Full::new(content))
-            .map_err(|error| ClientError::Request(error.into()))?;
+    }
+
+    fn answer<A: DeserializeOwned>(&self, request: http::request::Builder, content: Bytes) -> Result<A, ClientError> {
+        let request = request.body(Full::new(content)).map_err(|error| ClientError::Request(error.into()))?;
         let exchange = async { tokio::time::timeout(CALL_DEADLINE, self.exchange(request)).await };
         let late = |_| ClientError::Deadline { address: self.address.clone() };
         let (status, answer) = self.runtime.block_on(exchange).map_err(late)??;
@@ -163,7 +187,7 @@ impl Client {
         if status.is_success() {
             serde_json::from_slice(&answer).map_err(|_| not_brim())
         } else {
-            Err(ClientError::Refused(serde_json::from_slice(&answer).map_err(|_| not_brim())?))
+            Err(ClientError::Refused(Box::new(serde_json::from_slice(&answer).map_err(|_| not_brim())?)))
         }
     }
 

@@ -18,6 +18,7 @@ mod print;
 mod purge;
 mod status;
 mod store;
+mod token;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ fn execute(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Demo(args) => crate::demo::run(&args).map_err(CliError::failed),
         Command::DemoOrigin(args) => crate::demo::run_origin(&args).map_err(CliError::failed),
         Command::Purge(args) => purge::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Plugin(args) => plugin::run(&args.command),
         Command::Explain(args) => explain::run(&args),
         Command::Status(args) => status::run(&args.client),

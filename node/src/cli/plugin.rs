@@ -6,11 +6,12 @@ use humantime::format_rfc3339_seconds;
 use serde_json::json;
 use std::time::{Duration, SystemTime};
 
-use super::args::{ClientOptions, PluginCommand, PushArgs};
+use super::args::{ClientOptions, HookArg, PluginCommand, PushArgs};
 use super::client::Client;
 use super::error::CliError;
 use super::print;
 use crate::admin::{ActivateRequest, ModeWord, PluginAnswer, PluginList, PluginUploaded};
+use crate::plugin_kit::NewHook;
 use crate::plugins::is_plugin_name;
 
 pub(super) fn run(command: &PluginCommand) -> Result<(), CliError> {
@@ -179,7 +180,12 @@ fn name_of(path: &Path) -> Result<String, CliError> {
 
 fn new(args: &super::args::NewArgs) -> Result<(), CliError> {
     let name = checked_name(&args.name)?;
-    let made = crate::plugin_kit::new(Path::new("."), &name, args.sdk_path.as_deref()).map_err(CliError::failed)?;
+    let hook = match args.hook {
+        HookArg::CacheKey => NewHook::CacheKey,
+        HookArg::Invalidation => NewHook::Invalidation,
+    };
+    let made =
+        crate::plugin_kit::new(Path::new("."), &name, hook, args.sdk_path.as_deref()).map_err(CliError::failed)?;
     let folder = made.strip_prefix(".").unwrap_or(&made).display();
     print::line(format!("made {folder}"));
     print::line(format!("next: cd {folder} && cargo test && brim plugin push . --activate"));

@@ -60,7 +60,10 @@ pub(super) fn error(error: &CliError) {
         CliError::Said => return,
         CliError::Client(ClientError::Refused(problem)) => {
             let check = problem.check.as_ref().map(|check| format!(" (check: {check})")).unwrap_or_default();
-            format!("refused ({} {}): {}{check}", problem.status, problem.title, problem.detail)
+            let confirm =
+                problem.more.dry_run.as_ref().map(|dry_run| format!("\nto confirm, add: --confirm {}", dry_run.confirm));
+            let confirm = confirm.unwrap_or_default();
+            format!("refused ({} {}): {}{check}{confirm}", problem.status, problem.title, problem.detail)
         }
         error => chain(error),
     };

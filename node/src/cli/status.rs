@@ -48,6 +48,10 @@ fn lines(answer: &StatusAnswer) -> Vec<String> {
         let reason = store.disk_reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
         lines.insert(4, format!("disk      {}{reason}", store.disk.to_uppercase()));
     }
+    if node.invalidation_retries > 0 {
+        let waiting = print::count(node.invalidation_retries, "invalidation rule");
+        lines.push(format!("purges    {waiting} failed after a write and will be asked again: GET /v1/retries"));
+    }
     if let Some(failure) = &store.purge_log_failure {
         lines.push(format!("purges    REFUSED: the purge log cannot be written: {failure}"));
     }

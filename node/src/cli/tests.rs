@@ -28,9 +28,46 @@ async fn purges_reach_the_node() {
     assert_eq!(position(), 5);
     assert_eq!(brim(&format!("purge all {node}")).await, 0);
     assert_eq!(position(), 6);
+    assert_eq!(brim(&format!("purge key one --site shop --idempotency-key k {node}")).await, 0);
+    assert_eq!(brim(&format!("purge key one --site shop --idempotency-key k --wait {node}")).await, 0);
+    assert_eq!(brim(&format!("purge url http://a/1 -H Accept:text/html --soft {node}")).await, 0);
+    assert_eq!(brim(&format!("purge match --status 4xx --status 500 --path /a/* --older-than 1m {node}")).await, 0);
+    assert_eq!(position(), 9, "a repeated one is made once");
+    for line in
+        ["purge list", "purge list --json --limit 2 --before 5", "purge show p-9 --wait", "purge show p-9 --json"]
+    {
+        assert_eq!(brim(&format!("{line} {node}")).await, 0, "{line}");
+    }
+    assert_eq!(brim(&format!("purge show p-99 {node}")).await, 1);
+    assert_eq!(brim(&format!("purge show a/b {node}")).await, 2);
+    assert_eq!(brim(&format!("purge list --soft {node}")).await, 2);
+    assert_eq!(brim(&format!("purge url http://a/1 http://a/2 --confirm c {node}")).await, 2);
+    assert_eq!(brim(&format!("purge match --status 600 {node}")).await, 1);
     assert_eq!(brim(&format!("purge site nowhere {node}")).await, 1);
     assert_eq!(brim(&format!("purge url not-a-url {node}")).await, 1);
-    assert_eq!(position(), 6);
+    assert_eq!(position(), 9);
+}
+
+#[tokio::test]
+async fn tokens_are_made_listed_and_revoked() {
+    let admin = TestAdmin::start().await;
+    let node = format!("--admin http://{} --token {TOKEN}", admin.address);
+    let made =
+        "token new ci --scope purge --scope read --site shop --key-prefix p: --purges-per-minute 5 --expires-in 1h";
+    assert_eq!(brim(&format!("{made} {node}")).await, 0);
+    assert_eq!(brim(&format!("token new other --scope read --json {node}")).await, 0);
+    let tokens = admin.state.tokens.list();
+    assert_eq!(tokens.len(), 2);
+    for line in ["token list", "token list --json"] {
+        assert_eq!(brim(&format!("{line} {node}")).await, 0, "{line}");
+    }
+    assert_eq!(brim(&format!("token new bad --scope read --site nowhere {node}")).await, 1);
+    for token in &tokens {
+        assert_eq!(brim(&format!("token revoke {} {node}", token.id)).await, 0);
+        assert_eq!(brim(&format!("token revoke {} {node}", token.id)).await, 1);
+    }
+    assert_eq!(brim(&format!("token revoke a/b {node}")).await, 2);
+    assert_eq!(admin.state.tokens.list(), []);
 }
 
 #[tokio::test]

@@ -61,6 +61,15 @@ pub const BODY_IDLE_TIMEOUT: Limit<Duration> = limit(seconds(30), ms(100), hours
 /// `listen.drain_timeout`: how long a shutdown waits for requests in flight.
 pub const DRAIN_TIMEOUT: Limit<Duration> = limit(seconds(10), ms(0), hours(1));
 
+// [admin]
+
+/// `admin.purges_per_minute`: of one token, and how many at once; 0 = any number.
+pub const PURGES_PER_MINUTE: Limit<u32> = limit(600, 0, 1_000_000);
+/// `admin.blast_radius_max`: stored responses that a purge may hit unconfirmed; absent = any number.
+pub const BLAST_RADIUS_MAX: Limit<u64> = limit(100_000, 0, 1_000_000_000);
+/// `admin.blast_radius_share`: percentage of the stored responses that a purge may hit unconfirmed; absent = any.
+pub const BLAST_RADIUS_SHARE: Limit<u32> = limit(50, 0, 100);
+
 // [store]
 
 /// `store.disk_max`: at least one segment.
@@ -78,6 +87,8 @@ pub const FINISH_UNREAD: Limit<u64> = limit(8 * MIB, 0, 16 * TIB);
 
 /// `plugins.key_deadline`: one call of a cache-key rule. The ticker that enforces it ticks once a millisecond.
 pub const KEY_DEADLINE: Limit<Duration> = limit(ms(5), ms(1), seconds(1));
+/// `plugins.invalidation_deadline`: one call of an invalidation rule.
+pub const INVALIDATION_DEADLINE: Limit<Duration> = limit(ms(5), ms(1), seconds(1));
 /// `plugins.memory_max`: linear memory of one instance.
 pub const PLUGIN_MEMORY_MAX: Limit<u64> = limit(16 * MIB, MIB, 256 * MIB);
 /// `plugins.instances_max`: instances alive at one time, over all plugins; address space is reserved for each.
@@ -165,6 +176,21 @@ pub const NAME_BYTES_MAX: usize = 64;
 /// `stale_while_revalidate`, `stale_if_error`, `heuristic_max` and `freshness_max` of a route. The default is that of
 /// `heuristic_max` (RFC 9111 §4.2.2 leaves it open); the others are off when absent.
 pub const FRESHNESS: Limit<Duration> = limit(hours(24), ms(0), hours(24 * 366));
+/// Members of a route's `surrogate_key_fields`.
+pub const KEY_FIELDS_MAX: usize = 8;
+/// Members of a route's `surrogate_keys`, and of each list of its `writes`.
+pub const TEMPLATES_MAX: usize = 32;
+/// Bytes of one of them.
+pub const TEMPLATE_BYTES_MAX: usize = 1_024;
+/// `tag_content_max` of a route: bytes of a content that are read for surrogate keys. They are held in memory while it arrives.
+pub const TAG_CONTENT_MAX: Limit<u64> = limit(1 << 20, 1, 16 << 20);
+/// Bytes of a JSON pointer.
+pub const POINTER_BYTES_MAX: usize = 256;
+/// `items.paging` of a route, where it is absent.
+pub const PAGING_PARAMETERS: [&str; 8] =
+    ["page", "per_page", "page_size", "size", "limit", "offset", "cursor", "after"];
+/// Members of `items.paging`.
+pub const PAGING_PARAMETERS_MAX: usize = 32;
 /// Members of a route's `targeted_fields`.
 pub const TARGETED_FIELDS_MAX: usize = 8;
 

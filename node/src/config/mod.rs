@@ -21,6 +21,8 @@ mod reader;
 mod site;
 mod store;
 mod suggest;
+mod tagging;
+pub mod template;
 mod tls;
 mod units;
 
@@ -41,9 +43,12 @@ pub use self::origin::{
     ServiceConfig,
 };
 pub use self::plugins::PluginsSection;
+pub(crate) use self::site::check_name;
 pub use self::site::{CacheMode, HostPattern, RouteConfig, SiteConfig};
 pub use self::store::StoreSection;
+pub use self::tagging::{ItemRule, KeyOverflow, ListOrder, TaggingConfig, WritesConfig};
 pub use self::tls::{CertificateFiles, TlsConfig};
+pub(crate) use self::units::duration as parse_duration;
 
 use self::error::Sink;
 use self::reader::Section;
@@ -56,6 +61,8 @@ pub const DATA_DIR: &str = "brim-data";
 pub struct Config {
     /// Where everything lives that must survive a restart.
     pub data_dir: PathBuf,
+    /// What the node is called in receipts; none: as its host is.
+    pub node_name: Option<String>,
     /// `[listen]`
     pub listen: ListenConfig,
     /// `[tls]`
@@ -133,12 +140,20 @@ fn read(context: &Context<'_>) -> Result<Config, ConfigErrors> {
 
 fn read_sections(context: &Context<'_>, root: Section<'_>) -> Config {
     let data_dir = root.file("data_dir").unwrap_or_else(|| context.path(DATA_DIR));
+    let node_name = root.value("node_name").and_then(|value| {
+        let name = value.text()?;
+        match check_name(name) {
+            Ok(()) => Some(name.to_owned()),
+            Err(message) => value.fail(message),
+        }
+    });
     let resolver = root.section("resolver");
     let servers = resolver.list("servers").iter().filter_map(listen::address).collect();
     resolver.finish();
     let common = origin::Common { region: root.text("region"), resolver: servers };
     let origins = origin::read(&root.section("origins"), &common);
     let config = Config {
+        node_name,
         listen: listen::read(root.section("listen")),
         tls: tls::read(root.section("tls")),
         admin: admin::read(root.section("admin"), &data_dir),

@@ -11,6 +11,8 @@ use super::{limits, site};
 pub struct PluginsSection {
     /// One call of a cache-key rule.
     pub key_deadline: Duration,
+    /// One call of an invalidation rule.
+    pub invalidation_deadline: Duration,
     /// Linear memory of one instance.
     pub memory_max: u64,
     /// Instances alive at one time, over all plugins.
@@ -24,6 +26,7 @@ pub struct PluginsSection {
 pub(super) fn read(section: Section<'_>) -> PluginsSection {
     let config = PluginsSection {
         key_deadline: section.duration("key_deadline", &limits::KEY_DEADLINE),
+        invalidation_deadline: section.duration("invalidation_deadline", &limits::INVALIDATION_DEADLINE),
         memory_max: section.bytes("memory_max", &limits::PLUGIN_MEMORY_MAX),
         instances_max: section.count("instances_max", &limits::INSTANCES_MAX),
         component_bytes_max: section.bytes("component_bytes_max", &limits::COMPONENT_BYTES_MAX),

@@ -9,7 +9,8 @@ use http::HeaderName;
 
 use super::origin::Origins;
 use super::reader::{Section, Value};
-use super::{limits, suggest};
+use super::tagging::TaggingConfig;
+use super::{limits, suggest, tagging};
 
 /// `[[sites]]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +47,9 @@ pub struct RouteConfig {
     pub cache: CacheMode,
     /// What the rules of RFC 9111 leave to the operator.
     pub policy: CachePolicy,
-    /// Send `Surrogate-Key` and `Cache-Groups` on to the client.
+    /// What its responses are purged by, and what writes purge.
+    pub tagging: TaggingConfig,
+    /// Send the fields that carry surrogate keys, and `Cache-Groups`, on to the client.
     pub surrogate_keys_to_client: bool,
 }
 
@@ -157,16 +160,24 @@ fn route(section: &Section<'_>, origins: &Origins<'_>) -> Option<RouteConfig> {
     let origin = section.required("origin", |section, key| origin_name(&section.value(key)?, origins));
     let plugins = section.section("plugins");
     let cache_key_plugin = plugins.value("cache_key").and_then(|value| plugin_name(&value));
-    for later in ["invalidation", "pagination"] {
-        if let Some(value) = plugins.value(later) {
-            value.fail::<()>("this hook is not available in this version");
-        }
+    let invalidation_plugin = tagging::plugin(&plugins);
+    if let Some(value) = plugins.value("pagination") {
+        value.fail::<()>("this hook is not available in this version");
     }
     plugins.finish();
     let cache = section.choice("cache", CacheMode::default(), &[("on", CacheMode::On), ("off", CacheMode::Off)]);
     let policy = policy(section);
+    let tagging = tagging::read(section, invalidation_plugin);
     let surrogate_keys_to_client = section.flag("surrogate_keys_to_client", false);
-    Some(RouteConfig { path: path?, origin: origin?, cache_key_plugin, cache, policy, surrogate_keys_to_client })
+    Some(RouteConfig {
+        path: path?,
+        origin: origin?,
+        cache_key_plugin,
+        cache,
+        policy,
+        tagging,
+        surrogate_keys_to_client,
+    })
 }
 
 fn policy(section: &Section<'_>) -> CachePolicy {
@@ -240,7 +251,7 @@ fn origin_name(value: &Value<'_>, origins: &Origins<'_>) -> Option<String> {
     }
 }
 
-fn plugin_name(value: &Value<'_>) -> Option<String> {
+pub(super) fn plugin_name(value: &Value<'_>) -> Option<String> {
     let name = value.text()?;
     check_name(name).map_or_else(|message| value.fail(message), |()| Some(name.to_owned()))
 }
@@ -259,7 +270,7 @@ fn host_pattern(value: &Value<'_>) -> Option<HostPattern> {
 }
 
 /// A name of an origin, site or plugin: it appears in metrics, file names and cache keys.
-pub(super) fn check_name(name: &str) -> Result<(), String> {
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     if letters && first && name.len() <= limits::NAME_BYTES_MAX {

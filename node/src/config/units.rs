@@ -20,7 +20,7 @@ const BYTE_UNITS: [(&str, u64); 9] = [
 ];
 
 /// A duration such as `"500ms"`; the error says what was expected.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     quantity(text, &DURATION_UNITS).map(Duration::from_millis).ok_or_else(|| {
         format!("\"{text}\" is not a duration: write a whole number and ms, s, m, h or d, such as \"500ms\"")
     })
@@ -34,7 +34,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// The duration in the largest unit that needs no fraction.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     show(ms, &DURATION_UNITS)
 }

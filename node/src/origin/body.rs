@@ -6,13 +6,15 @@
 //!   fault or a deadline closes it (HTTP/1.1) or resets the stream (HTTP/2).
 //! - An error is the last thing a reader gets.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -222,6 +224,8 @@ impl Lease {
 
 /// The content of an origin's response, with its trailers.
 pub struct OriginBody {
+    /// Frames that were read before their reader asked for them.
+    ahead: VecDeque<Result<Frame<Bytes>, BodyError>>,
     incoming: Incoming,
     /// Taken at the clean end; dropped with the connection closed otherwise.
     lease: Option<Lease>,
@@ -245,10 +249,34 @@ impl std::fmt::Debug for OriginBody {
 impl OriginBody {
     pub(super) fn new(incoming: Incoming, lease: Lease, endpoint: Arc<Endpoint>) -> Self {
         let wait = ChunkWait { limit: endpoint.body_idle_timeout(), timer: None, is_waiting: false };
-        let mut body =
-            Self { incoming, lease: Some(lease), endpoint, in_flight: None, ticket: None, wait, failed: false };
+        let mut body = Self {
+            ahead: VecDeque::new(),
+            incoming,
+            lease: Some(lease),
+            endpoint,
+            in_flight: None,
+            ticket: None,
+            wait,
+            failed: false,
+        };
         body.finish_at_end();
         body
+    }
+
+    /// Reads the content, of which the reader misses nothing by that. `None`: it is longer than `bytes_max`, or does not come whole.
+    pub async fn read_ahead(&mut self, bytes_max: usize) -> Option<Bytes> {
+        let mut content = BytesMut::new();
+        while let Some(frame) = poll_fn(|cx| self.poll_incoming(cx)).await {
+            let is_end = frame.is_err();
+            if let Some(data) = frame.as_ref().ok().and_then(Frame::data_ref) {
+                content.extend_from_slice(data);
+            }
+            self.ahead.push_back(frame);
+            if is_end || content.len() > bytes_max {
+                return None;
+            }
+        }
+        Some(content.freeze())
     }
 
     /// It counts as a request under way as long as there is something to read, and speaks for its endpoint at its clean end.
@@ -281,21 +309,8 @@ impl OriginBody {
         }
     }
 
-    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.failed = true;
-        (self.lease, self.in_flight, self.ticket) = (None, None, None);
-        self.endpoint.health().note_bad(Instant::now());
-        self.endpoint.stats().count_error(error.kind());
-        Poll::Ready(Some(Err(error)))
-    }
-}
-
-impl Body for OriginBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self;
         if this.failed {
             return Poll::Ready(None);
         }
@@ -317,12 +332,40 @@ impl Body for OriginBody {
         }
     }
 
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.failed = true;
+        (self.lease, self.in_flight, self.ticket) = (None, None, None);
+        self.endpoint.health().note_bad(Instant::now());
+        self.endpoint.stats().count_error(error.kind());
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl Body for OriginBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.ahead.pop_front() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => self.poll_incoming(cx),
+        }
+    }
+
     fn is_end_stream(&self) -> bool {
-        self.failed || self.incoming.is_end_stream()
+        self.ahead.is_empty() && (self.failed || self.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let ahead =
+            self.ahead.iter().filter_map(|frame| Some(frame.as_ref().ok()?.data_ref()?.len() as u64)).sum::<u64>();
+        let rest = self.incoming.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(ahead + rest.lower());
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(ahead + upper);
+        }
+        hint
     }
 }
 

@@ -47,7 +47,9 @@ pub enum BuildError {
         reason: String,
     },
     /// No rule is exported.
-    #[error("no rule is exported: `#[brim_sdk::plugin]` belongs on the `impl CacheKeyRule for …`")]
+    #[error(
+        "no rule is exported: `#[brim_sdk::plugin]` belongs on the `impl CacheKeyRule for …` or `impl InvalidationRule for …`"
+    )]
     NoRule,
     /// A node would not take it either.
     #[error("a node would refuse it: {0}")]
@@ -158,7 +160,7 @@ fn try_out(name: &str, component: &[u8]) -> Result<(), BuildError> {
     let loaded = host.compile(component).and_then(|compiled| host.load_with(name, &compiled, [0; 32], &grants));
     match loaded {
         Ok(_) => Ok(()),
-        Err(RefusedPlugin::MissingExport { .. }) => Err(BuildError::NoRule),
+        Err(RefusedPlugin::MissingExport { .. } | RefusedPlugin::NoHook) => Err(BuildError::NoRule),
         Err(refused) => Err(BuildError::Refused(refused)),
     }
 }
@@ -166,7 +168,7 @@ fn try_out(name: &str, component: &[u8]) -> Result<(), BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin_kit::new;
+    use crate::plugin_kit::{NewHook, new};
 
     fn cargo_test(dir: &Path) -> bool {
         Command::new("cargo")
@@ -185,7 +187,7 @@ mod tests {
     fn a_new_plugin_passes_its_tests_and_becomes_a_component() {
         let parent = tempfile::tempdir().expect("a folder");
         // A word of Rust is a good name of a plugin.
-        let dir = new(parent.path(), "fn", None).expect("a plugin");
+        let dir = new(parent.path(), "fn", NewHook::CacheKey, None).expect("a plugin");
         assert!(cargo_test(&dir));
         let component = build(&dir).expect("a component");
         assert_eq!(component, dir.join("target/fn.component.wasm"));
@@ -193,9 +195,23 @@ mod tests {
     }
 
     #[test]
+    fn a_new_invalidation_plugin_does_so_too() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let dir = new(parent.path(), "author-tags", NewHook::Invalidation, None).expect("a plugin");
+        assert!(cargo_test(&dir));
+        let component = fs::read(build(&dir).expect("a component")).expect("a file");
+        assert!(component.len() < 64 * 1024, "{}", component.len());
+        let host = Host::new(HostConfig { instances_max: 1, ..HostConfig::default() }).expect("a host");
+        let compiled = host.compile(&component).expect("compiles");
+        let plugin = host.load("author-tags", &compiled, [0; 32]).expect("loads without any grant but the log");
+        assert_eq!(plugin.description().hooks, [brim_host::Hook::Invalidation]);
+        assert_eq!(plugin.description().name, "author-tags");
+    }
+
+    #[test]
     fn a_plugin_without_an_exported_rule_is_told_so() {
         let parent = tempfile::tempdir().expect("a folder");
-        let dir = new(parent.path(), "unexported", None).expect("a plugin");
+        let dir = new(parent.path(), "unexported", NewHook::CacheKey, None).expect("a plugin");
         let source = dir.join("src/lib.rs");
         let text = fs::read_to_string(&source).expect("a file").replace("#[brim_sdk::plugin]", "");
         fs::write(&source, text).expect("a file");
@@ -205,7 +221,7 @@ mod tests {
     #[test]
     fn source_that_does_not_compile_is_cargos_to_explain() {
         let parent = tempfile::tempdir().expect("a folder");
-        let dir = new(parent.path(), "broken", None).expect("a plugin");
+        let dir = new(parent.path(), "broken", NewHook::CacheKey, None).expect("a plugin");
         fs::write(dir.join("src/lib.rs"), "fn {").expect("a file");
         assert!(matches!(build(&dir), Err(BuildError::Cargo)));
     }
@@ -214,7 +230,7 @@ mod tests {
     fn what_is_no_plugin_is_told_so() {
         let parent = tempfile::tempdir().expect("a folder");
         assert!(matches!(build(parent.path()), Err(BuildError::NotAPlugin { .. })));
-        let dir = new(parent.path(), "program", None).expect("a plugin");
+        let dir = new(parent.path(), "program", NewHook::CacheKey, None).expect("a plugin");
         let manifest = fs::read_to_string(dir.join("Cargo.toml")).expect("a file").replace("\"cdylib\"", "\"rlib\"");
         fs::write(dir.join("Cargo.toml"), manifest).expect("a file");
         assert!(matches!(build(&dir), Err(BuildError::NoModule { .. })));

@@ -12,7 +12,7 @@ mod new;
 mod sdk;
 
 pub use build::{BuildError, build};
-pub use new::{NewError, new};
+pub use new::{NewError, NewHook, new};
 
 /// The one target of plugins. It has no system interface at all, so neither has a plugin.
 pub const TARGET: &str = "wasm32-unknown-unknown";

@@ -9,14 +9,37 @@ use super::sdk;
 /// Longest name of a plugin.
 const NAME_BYTES_MAX: usize = 64;
 
-/// The files of a new plugin. `{name}` and `{sdk_path}` are filled in.
-const TEMPLATE: [(&str, &str); 5] = [
+/// What a new plugin decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewHook {
+    /// What a cache key consists of.
+    CacheKey,
+    /// By what responses are purged, and what writes purge.
+    Invalidation,
+}
+
+/// The files of a new plugin of any hook. `{name}` and `{sdk_path}` are filled in.
+const TEMPLATE: [(&str, &str); 3] = [
     ("Cargo.toml", include_str!("template/Cargo.toml.template")),
     (".cargo/config.toml", include_str!("template/cargo-config.toml.template")),
     (".gitignore", include_str!("template/gitignore.template")),
-    ("README.md", include_str!("template/README.md.template")),
-    ("src/lib.rs", include_str!("template/lib.rs.template")),
 ];
+
+impl NewHook {
+    /// The files that are the hook's own.
+    fn template(self) -> [(&'static str, &'static str); 2] {
+        match self {
+            Self::CacheKey => [
+                ("README.md", include_str!("template/README.md.template")),
+                ("src/lib.rs", include_str!("template/lib.rs.template")),
+            ],
+            Self::Invalidation => [
+                ("README.md", include_str!("template/invalidation-README.md.template")),
+                ("src/lib.rs", include_str!("template/invalidation.rs.template")),
+            ],
+        }
+    }
+}
 
 /// Why there is no new plugin. What was there before is untouched.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +85,7 @@ pub enum NewError {
 ///
 /// # Errors
 /// A bad name, a folder that is there already, a wrong `sdk_path`, a disk that refuses.
-pub fn new(parent: &Path, name: &str, sdk_path: Option<&Path>) -> Result<PathBuf, NewError> {
+pub fn new(parent: &Path, name: &str, hook: NewHook, sdk_path: Option<&Path>) -> Result<PathBuf, NewError> {
     check_name(name)?;
     let sdk_path_text = match sdk_path {
         Some(path) => sdk_at(path)?,
@@ -77,7 +100,7 @@ pub fn new(parent: &Path, name: &str, sdk_path: Option<&Path>) -> Result<PathBuf
     })?;
 
     let sdk_path_toml = toml::Value::from(sdk_path_text).to_string();
-    for (path, text) in TEMPLATE {
+    for (path, text) in TEMPLATE.into_iter().chain(hook.template()) {
         write(&folder.join(path), &text.replace("{name}", name).replace("{sdk_path}", &sdk_path_toml))?;
     }
     if sdk_path.is_none() {
@@ -131,7 +154,7 @@ mod tests {
     fn names_are_checked_before_anything_is_written() {
         let parent = tempfile::tempdir().expect("a folder");
         for name in ["", "Tenant", "1st", "a/b", "../a", "a_b", "ä", "brim-sdk", &"a".repeat(65)] {
-            assert!(new(parent.path(), name, None).is_err(), "{name:?}");
+            assert!(new(parent.path(), name, NewHook::CacheKey, None).is_err(), "{name:?}");
         }
         assert_eq!(fs::read_dir(parent.path()).expect("a folder").count(), 0);
     }
@@ -140,16 +163,20 @@ mod tests {
     fn what_is_there_is_not_touched() {
         let parent = tempfile::tempdir().expect("a folder");
         fs::create_dir(parent.path().join("mine")).expect("a folder");
-        assert!(matches!(new(parent.path(), "mine", None), Err(NewError::Exists { .. })));
+        assert!(matches!(new(parent.path(), "mine", NewHook::CacheKey, None), Err(NewError::Exists { .. })));
         assert_eq!(fs::read_dir(parent.path().join("mine")).expect("a folder").count(), 0);
     }
 
     #[test]
     fn an_sdk_path_must_lead_to_the_sdk() {
         let parent = tempfile::tempdir().expect("a folder");
-        assert!(matches!(new(parent.path(), "mine", Some(parent.path())), Err(NewError::NotTheSdk { .. })));
-        let first = new(parent.path(), "first", None).expect("a plugin");
-        let second = new(parent.path(), "second", Some(&first.join(sdk::FOLDER))).expect("a plugin");
+        assert!(matches!(
+            new(parent.path(), "mine", NewHook::CacheKey, Some(parent.path())),
+            Err(NewError::NotTheSdk { .. })
+        ));
+        let first = new(parent.path(), "first", NewHook::CacheKey, None).expect("a plugin");
+        let second =
+            new(parent.path(), "second", NewHook::Invalidation, Some(&first.join(sdk::FOLDER))).expect("a plugin");
         assert!(!second.join(sdk::FOLDER).exists());
         let manifest: toml::Table =
             fs::read_to_string(second.join("Cargo.toml")).expect("a file").parse().expect("TOML");
@@ -160,11 +187,13 @@ mod tests {
     #[test]
     fn no_placeholder_is_left() {
         let parent = tempfile::tempdir().expect("a folder");
-        let folder = new(parent.path(), "mine", None).expect("a plugin");
-        for (path, _) in TEMPLATE {
-            let text = fs::read_to_string(folder.join(path)).expect("a file");
-            assert!(!text.contains("{name}") && !text.contains("{sdk_path}"), "{path}");
+        for (name, hook) in [("key", NewHook::CacheKey), ("tags", NewHook::Invalidation)] {
+            let folder = new(parent.path(), name, hook, None).expect("a plugin");
+            for (path, _) in TEMPLATE.into_iter().chain(hook.template()) {
+                let text = fs::read_to_string(folder.join(path)).expect("a file");
+                assert!(!text.contains("{name}") && !text.contains("{sdk_path}"), "{path}");
+            }
+            assert!(folder.join("brim-sdk/wit/cache-key.wit").exists());
         }
-        assert!(folder.join("brim-sdk/wit/cache-key.wit").exists());
     }
 }

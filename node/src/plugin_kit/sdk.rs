@@ -20,6 +20,7 @@ pub(super) const CRATES: &[SourceFile] = &sources!("../../../sdk":
     "src/config.rs",
     "src/decision.rs",
     "src/guest.rs",
+    "src/invalidation.rs",
     "src/lib.rs",
     "src/log.rs",
     "src/query.rs",
@@ -27,12 +28,15 @@ pub(super) const CRATES: &[SourceFile] = &sources!("../../../sdk":
     "src/rt.rs",
     "src/rule.rs",
     "src/testing.rs",
+    "src/testing/json.rs",
+    "src/worlds.rs",
 );
 
 /// The contract, to be read: the SDK's bindings are made from it. It lies in `wit` below [`FOLDER`].
 pub(super) const CONTRACT: &[SourceFile] = &sources!("../../../wit":
     "cache-key.wit",
     "config.wit",
+    "invalidation.wit",
     "log.wit",
     "meta.wit",
     "types.wit",

@@ -17,7 +17,7 @@ mod registry;
 
 pub use compile::{ChildCompiler, Compiler, compile_in_child};
 pub use error::{ChangeRefusal, OpenError, UploadRefusal};
-pub use record::{DeclaredInputs, DeclaredQuery, PluginRecord, VersionRecord};
+pub use record::{DeclaredInputs, DeclaredQuery, DeclaredReads, PluginRecord, VersionRecord};
 pub use registry::{ActivePlugin, Mode, PluginRegistry, PluginView, Problem, RegistryConfig, Uploaded, is_plugin_name};
 
 /// Versions of one plugin that are kept; the oldest that is neither active nor needed for a rollback goes first.

@@ -51,7 +51,7 @@ pub struct VersionRecord {
     pub declared_version: String,
     /// The hooks that it has.
     pub hooks: Vec<String>,
-    /// What its rules read of a request.
+    /// What its rules read.
     pub inputs: DeclaredInputs,
     /// Size of the component.
     pub component_bytes: u64,
@@ -70,6 +70,22 @@ pub struct DeclaredInputs {
     pub query: DeclaredQuery,
     /// Whether the path is read.
     pub path: bool,
+    /// What the invalidation rule reads; absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invalidation: Option<DeclaredReads>,
+}
+
+/// What an invalidation rule declares that it reads, besides method, scheme, authority, path, query and status.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeclaredReads {
+    /// Request field names.
+    pub request_headers: Vec<String>,
+    /// Response field names.
+    pub response_headers: Vec<String>,
+    /// JSON pointers into the request's content.
+    pub request_values: Vec<String>,
+    /// JSON pointers into the response's content.
+    pub response_values: Vec<String>,
 }
 
 /// Which query parameters a plugin reads.

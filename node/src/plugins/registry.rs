@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use super::compile::Compiler;
 use super::error::{ChangeRefusal, OpenError, UploadRefusal};
 use super::files::{Files, Registry, hex};
-use super::record::{DeclaredInputs, DeclaredQuery, PluginRecord, RegistryFile, VersionRecord};
+use super::record::{DeclaredInputs, DeclaredQuery, DeclaredReads, PluginRecord, RegistryFile, VersionRecord};
 use super::{NAME_BYTES_MAX, PLUGINS_MAX};
 
 /// How long an upload waits for the one before it to be compiled.
@@ -433,9 +433,21 @@ fn describe(plugin: &Plugin, digest: String, component_bytes: u64, now: SystemTi
                 brim_host::QueryInputs::Named(names) => DeclaredQuery::Named(names.clone()),
             },
             path: inputs.path,
+            invalidation: description.invalidation.as_ref().map(declared_reads),
         },
         component_bytes,
         uploaded_at: now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
+    }
+}
+
+fn declared_reads(inputs: &brim_host::InvalidationInputs) -> DeclaredReads {
+    let names = |names: &[http::HeaderName]| names.iter().map(ToString::to_string).collect();
+    let pointers = |pointers: &[brim_host::json::Pointer]| pointers.iter().map(ToString::to_string).collect();
+    DeclaredReads {
+        request_headers: names(&inputs.request_headers),
+        response_headers: names(&inputs.response_headers),
+        request_values: pointers(&inputs.request_values),
+        response_values: pointers(&inputs.response_values),
     }
 }
 

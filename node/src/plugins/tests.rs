@@ -20,7 +20,8 @@ pub(crate) fn component(tag: &str) -> Bytes {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let plugin = crate::plugin_kit::new(dir.path(), "rule", None).expect("made");
+        let plugin =
+            crate::plugin_kit::new(dir.path(), "rule", crate::plugin_kit::NewHook::CacheKey, None).expect("made");
         fs::read(crate::plugin_kit::build(&plugin).expect("built")).expect("read")
     });
     let tag_bytes = u8::try_from(tag.len()).expect("a short tag");
@@ -66,6 +67,26 @@ async fn an_upload_is_kept_and_described_but_not_in_use() {
     assert!(again.known);
     assert_eq!(again.version, uploaded.version);
     assert_eq!(upload(&registry, "b").await, 2);
+}
+
+/// What a plugin has and reads is what people see before they use it.
+#[tokio::test]
+async fn an_invalidation_plugin_is_described_by_what_it_reads() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let made = crate::plugin_kit::new(dir.path(), "tags", crate::plugin_kit::NewHook::Invalidation, None);
+    let built = crate::plugin_kit::build(&made.expect("made")).expect("built");
+    let component = fs::read(built).expect("read");
+    let before = registry(&dir.path().join("registry")).await;
+    let uploaded = before.upload("tags", component.into(), at(7)).await.expect("taken").version;
+    assert_eq!(uploaded.hooks, ["invalidation"]);
+    let reads = uploaded.inputs.invalidation.clone().expect("declared");
+    assert_eq!(reads.response_values, ["/author/id", "/articles/*/author/id"]);
+    assert_eq!(reads, DeclaredReads { response_values: reads.response_values.clone(), ..DeclaredReads::default() });
+    before.activate("tags", uploaded.version, Mode::Live).await.expect("active");
+    drop(before);
+    let after = registry(&dir.path().join("registry")).await;
+    assert_eq!(after.get("tags").expect("known").record.versions, [uploaded]);
+    assert!(after.active("tags").expect("active").plugin.has(brim_host::Hook::Invalidation));
 }
 
 #[tokio::test]

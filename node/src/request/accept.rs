@@ -49,6 +49,8 @@ pub struct Inbound {
     pub has_content: bool,
     /// The content of a QUERY, once it was read for its key.
     pub query_content: Option<Bytes>,
+    /// The content of a request that is not safe, where a rule reads it and it is short enough.
+    pub write_content: Option<Bytes>,
     /// Bytes of content that have been read; counted where there is content.
     pub content_count: Option<Arc<AtomicU64>>,
     /// Where there is content that the client sends when it is asked for it.
@@ -84,6 +86,7 @@ impl Inbound {
             connection,
             on_upgrade: parts.extensions.remove::<OnUpgrade>(),
             query_content: None,
+            write_content: None,
             has_content,
             content_count: has_content.then(Arc::default),
             expectation,
@@ -114,6 +117,7 @@ impl Inbound {
             is_upgrade,
             takes_trailers,
             has_content,
+            write_content: None,
             query_content: (method.as_str() == "QUERY").then_some(content),
             headers,
             version: Version::HTTP_11,

@@ -1,8 +1,8 @@
 //! The content of a request on its way to the origin: counted, and given up when its client stops sending.
 //!
 //! Always true:
-//! - Nothing is collected but the content of a QUERY, up to `listen.query_content_max`: what the origin does not take is not
-//!   read from the client.
+//! - Nothing is collected but the content of a QUERY, up to `listen.query_content_max`, and what an invalidation rule reads of a
+//!   write, up to `tag_content_max`: what the origin does not take is not read from the client.
 //! - A client that sends nothing for `listen.body_idle_timeout` while the origin waits ends the request.
 
 use std::pin::Pin;
@@ -26,7 +26,8 @@ use crate::origin::ForwardBody;
 use crate::route::Route;
 
 /// The content of `inbound` as the origin gets it. That of a QUERY which may be answered from the store is read first, for its
-/// key (RFC 10008); a longer one streams like any other, and goes past the cache.
+/// key (RFC 10008); a longer one streams like any other, and goes past the cache. That of a write is read first where the route's
+/// invalidation rule reads it; of a longer one the rule sees nothing.
 pub(super) async fn read(
     cache: &Cache,
     route: &Route,
@@ -35,14 +36,17 @@ pub(super) async fn read(
 ) -> Result<ForwardBody, RequestError> {
     let is_query = inbound.is_query() && route.config.cache != CacheMode::Off;
     if inbound.content_count.is_none() && !is_query {
+        inbound.write_content = Some(Bytes::new());
         return Ok(ForwardBody::empty());
     }
+    let is_read_by_rule = !brim_semantics::is_safe(&inbound.method) && reads_writes(cache, route);
     let listen = &cache.snapshot.load().config.listen;
     let mut content = forwarded(inbound, content, listen.body_idle_timeout);
-    let query_content_max = usize::try_from(listen.query_content_max).unwrap_or(usize::MAX);
-    if !is_query {
+    if !is_query && !is_read_by_rule {
         return Ok(content);
     }
+    let bytes_max = if is_query { listen.query_content_max } else { route.config.tagging.content_max };
+    let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
     if let Some(expectation) = &inbound.expectation {
         expectation.meet();
     }
@@ -50,14 +54,26 @@ pub(super) async fn read(
     while let Some(frame) = content.frame().await {
         let Ok(data) = frame.map_err(|_| BadRequest::Content)?.into_data() else { continue };
         start.extend_from_slice(&data);
-        if start.len() > query_content_max {
+        if start.len() > bytes_max {
             return Ok(ForwardBody::streamed(Resumed { start: Some(start.freeze()), rest: content }));
         }
     }
     let content = start.freeze();
-    inbound.query_content = Some(content.clone());
+    if is_query {
+        inbound.query_content = Some(content.clone());
+    } else {
+        inbound.write_content = Some(content.clone());
+    }
     // It may go past the cache all the same, for another reason: not without what it announces.
     Ok(ForwardBody::full(content))
+}
+
+/// Whether the route's invalidation rule reads contents of requests.
+fn reads_writes(cache: &Cache, route: &Route) -> bool {
+    let Some(active) = route.config.tagging.plugin.as_deref().and_then(|name| cache.plugins.active(name)) else {
+        return false;
+    };
+    active.plugin.invalidation_inputs().is_some_and(|inputs| !inputs.request_values.is_empty())
 }
 
 /// A content of which the beginning has been read.

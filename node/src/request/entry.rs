@@ -18,13 +18,28 @@ use http_body_util::BodyExt;
 
 use super::accept::Inbound;
 use super::partial::{Ask, PARTS_MAX};
+use super::tags::{self, Awaited, Tags};
 use super::{Cache, respond};
+use crate::config::KeyOverflow;
 use crate::origin::OriginBody;
 use crate::route::Route;
 
 /// Fields that `no-cache="field"` or `private="field"` keeps out of the store (RFC 9111 §5.2.2.4, §5.2.2.7): for the client that
 /// caused the fetch, and nobody else.
 pub(super) type Withheld = HeaderMap;
+
+/// What Cache-Status says of surrogate keys that were left out.
+pub(super) const KEYS_CUT: &str = "surrogate-keys-overflow";
+
+/// A response that is being stored.
+pub(super) struct Begun {
+    pub(super) fill: Fill,
+    pub(super) withheld: Withheld,
+    /// Surrogate keys that come with the content.
+    pub(super) awaited: Option<Awaited>,
+    /// Some were left out, and the route wants it so.
+    pub(super) is_cut: bool,
+}
 
 /// Why a response is for its client only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +50,8 @@ pub(super) enum Declined {
     TooLarge,
     /// It carries more or longer surrogate keys than can be kept.
     SurrogateKeys,
+    /// The plugin that would give it its surrogate keys is missing or failed; the word says how.
+    Tags(&'static str),
 }
 
 impl Declined {
@@ -43,7 +60,8 @@ impl Declined {
         match self {
             Self::Refused(refusal) => refusal.as_detail(),
             Self::TooLarge => "too-large",
-            Self::SurrogateKeys => "surrogate-keys-overflow",
+            Self::SurrogateKeys => KEYS_CUT,
+            Self::Tags(detail) => detail,
         }
     }
 
@@ -53,7 +71,7 @@ impl Declined {
             Self::Refused(refusal) => {
                 matches!(refusal, Refusal::RequestNoStore | Refusal::Authorization | Refusal::Method)
             }
-            Self::TooLarge | Self::SurrogateKeys => false,
+            Self::TooLarge | Self::SurrogateKeys | Self::Tags(_) => false,
         }
     }
 }
@@ -117,17 +135,23 @@ impl Entry {
     }
 
     /// Begins to store a response, if that may be done. `ask`: what its request asked for.
-    pub(super) fn begin(
-        &self,
-        response: &Response<OriginBody>,
-        times: Times,
-        ask: &Ask,
-    ) -> Result<(Fill, Withheld), Declined> {
-        let (head, length, withheld) = self.head(response, times, ask)?;
-        Ok((self.cache.store.begin(head, length), withheld))
+    pub(super) fn begin(&self, response: &Response<OriginBody>, times: Times, ask: &Ask) -> Result<Begun, Declined> {
+        let (mut head, length, withheld) = self.head(response, times, ask)?;
+        let tags = self.tags(response.status(), response.headers());
+        let Tags { keys, content_keys, is_cut, awaited } =
+            tags.inspect_err(|declined| self.note_untagged(*declined))?;
+        if is_cut {
+            self.note_untagged(Declined::SurrogateKeys);
+        }
+        head.surrogate_keys = keys;
+        head.content_keys = content_keys;
+        let fill = self.cache.store.begin(head, length);
+        let fill = if awaited.is_some() { fill.awaiting_keys() } else { fill };
+        Ok(Begun { fill, withheld, awaited, is_cut })
     }
 
-    /// What is stored of a response besides its content, the length of that where it is known, and what is not stored.
+    /// What is stored of a response besides its content and its surrogate keys, the length of the content where it is known, and what
+    /// is not stored.
     pub(super) fn head(
         &self,
         response: &Response<OriginBody>,
@@ -159,11 +183,6 @@ impl Entry {
         let mut headers = brim_semantics::stored_headers(fields, &directives);
         let withheld = withheld(fields, &directives);
         respond::prepare(&mut headers, response.version(), times.response);
-        let (surrogate_keys, is_cut) = brim_semantics::surrogate_keys(fields);
-        if is_cut {
-            // A purge by one of the keys that were cut would miss it.
-            return Err(Declined::SurrogateKeys);
-        }
         let head = ResponseHead {
             key: self.key.clone(),
             scope: self.scope(),
@@ -172,7 +191,8 @@ impl Entry {
             nominated,
             part,
             meta,
-            surrogate_keys,
+            surrogate_keys: Vec::new(),
+            content_keys: Vec::new(),
             fetched_at: times.fetched_at,
             plugin: self.plugin,
         };
@@ -202,7 +222,16 @@ impl Entry {
         );
         match freshened.storable {
             Storable::Yes(meta) => {
-                let kept = self.cache.store.freshen(stored, freshened.headers, meta, times.fetched_at);
+                let keys = tags::of_fields(&self.route, &self.target, &self.inbound_headers, &freshened.headers);
+                if keys.is_cut() {
+                    self.note_untagged(Declined::SurrogateKeys);
+                    if self.route.config.tagging.overflow == KeyOverflow::Refuse {
+                        self.cache.store.remove(&self.key);
+                        return Freshening::Forbidden(Declined::SurrogateKeys, freshened.for_client);
+                    }
+                }
+                let keys = keys.into_vec();
+                let kept = self.cache.store.freshen(stored, freshened.headers, meta, times.fetched_at, keys);
                 Freshening::Kept(kept, freshened.for_client)
             }
             Storable::No(refusal) => {
@@ -218,8 +247,18 @@ impl Entry {
 
     /// Begins to store again, as the variant of this request, what a 304 has named as its answer (RFC 9111 §4.1).
     pub(super) fn begin_copy(&self, selected: &StoredResponse) -> Option<Fill> {
-        let nominated = Nominated::of(&selected.head.headers, &self.inbound_headers).ok()?;
-        let head = ResponseHead { nominated, ..selected.head.clone() };
+        let mut head = selected.head.clone();
+        head.nominated = Nominated::of(&head.headers, &self.inbound_headers).ok()?;
+        // The route's own keys may come from fields of the request, and this is another request.
+        let keys = tags::of_fields(&self.route, &self.target, &self.inbound_headers, &head.headers);
+        if keys.is_cut() && self.route.config.tagging.overflow == KeyOverflow::Refuse {
+            return None;
+        }
+        for key in keys.into_vec() {
+            if !head.surrogate_keys.contains(&key) {
+                head.surrogate_keys.push(key);
+            }
+        }
         Some(self.cache.store.begin(head, selected.content_length()).in_background())
     }
 
@@ -240,7 +279,13 @@ impl Entry {
     }
 
     /// Moves the origin's content into a fill. True: it is stored. While somebody `is_joining`, it counts as read.
-    pub(super) async fn pump(&self, mut fill: Fill, mut content: OriginBody, is_joining: impl Fn() -> bool) -> bool {
+    pub(super) async fn pump(
+        &self,
+        mut fill: Fill,
+        mut awaited: Option<Awaited>,
+        mut content: OriginBody,
+        is_joining: impl Fn() -> bool,
+    ) -> bool {
         let following = fill.follower();
         // Of the last byte only: until that comes it holds nothing back.
         let last = content.size_hint().exact().map_or(u64::MAX, |length| length.max(1)) - 1;
@@ -259,6 +304,9 @@ impl Entry {
             }
             match frame.into_data() {
                 Ok(data) => {
+                    if let Some(awaited) = &mut awaited {
+                        awaited.push(&data);
+                    }
                     if let Err(error) = fill.append(data).await {
                         self.note_abort(&error);
                         return false;
@@ -267,7 +315,7 @@ impl Entry {
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
         }
-        match fill.finish(trailers).await {
+        match self.finish(fill, awaited, trailers).await {
             Finished::Stored(stored) => {
                 self.drop_outdated(&stored);
                 true
@@ -276,6 +324,30 @@ impl Entry {
                 tracing::debug!(target = %self.target, ?reason, "response not stored");
                 false
             }
+        }
+    }
+
+    /// The end of a fill, with the keys that its content gave.
+    async fn finish(&self, fill: Fill, awaited: Option<Awaited>, trailers: Option<HeaderMap>) -> Finished {
+        let Some(awaited) = awaited else { return fill.finish(trailers).await };
+        match awaited.keys(self).await {
+            Ok(keys) => fill.finish_with_keys(trailers, keys).await,
+            Err(declined) => {
+                self.note_untagged(declined);
+                fill.finish_unstored(trailers).await
+            }
+        }
+    }
+
+    /// Counts a response whose surrogate keys cannot all be had.
+    fn note_untagged(&self, declined: Declined) {
+        match declined {
+            Declined::SurrogateKeys => {
+                self.route.metrics.note_keys_cut();
+                tracing::debug!(target = %self.target, "more or longer surrogate keys than can be kept");
+            }
+            Declined::Tags(_) => self.route.metrics.note_untagged(),
+            Declined::Refused(_) | Declined::TooLarge => {}
         }
     }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use brim_semantics::CacheKey;
 use brim_store::StoredResponse;
-use http::Method;
-use http::header::AUTHORIZATION;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION};
+use http::{HeaderValue, Method};
 
 use super::accept::Inbound;
 use super::board::Boarded;
@@ -26,7 +26,7 @@ use super::lookup::{self, Lookup};
 use super::need::{Errand, Held, Need};
 use super::partial::Ask;
 use super::respond::Answer;
-use super::{Cache, head, interim};
+use super::{Cache, head, interim, tags};
 use crate::origin::{Affinity, ForwardBody, ForwardError};
 use crate::route::Route;
 
@@ -37,7 +37,7 @@ const ELECTIONS_MAX: usize = 4;
 const COLLAPSE_WAIT_MAX: Duration = Duration::from_secs(660);
 
 /// Whether others wait for a fetch.
-enum Permit {
+pub(super) enum Permit {
     /// They do, or may.
     Fill(FillPermit),
     /// This request goes alone.
@@ -143,10 +143,14 @@ impl Cache {
         let mut fetch = self.prepare_fetch(route, key, inbound, &errand, permit, exchange)?;
         interim::relay(&self.telemetry, route, inbound, &mut fetch.request);
         let report = fetch.start().await;
-        let FetchReport { filled, status, endpoint, is_gap } = report.map_err(|_task_died| RequestError::Internal)?;
+        let FetchReport { filled, status, endpoint, is_gap, detail } =
+            report.map_err(|_task_died| RequestError::Internal)?;
         exchange.times.forward = began.elapsed();
         exchange.forward_status = status;
         exchange.endpoint = endpoint;
+        if let Some(detail) = detail {
+            exchange.detail = Some(detail.into());
+        }
         self.filled(filled, is_gap, route, inbound, errand, exchange)
     }
 
@@ -208,7 +212,7 @@ impl Cache {
         }
     }
 
-    fn prepare_fetch(
+    pub(super) fn prepare_fetch(
         self: &Arc<Self>,
         route: &Arc<Route>,
         key: CacheKey,
@@ -224,6 +228,10 @@ impl Cache {
         let content = inbound.query_content.clone().map_or_else(ForwardBody::empty, ForwardBody::full);
         let mut request = forward::request(inbound, errand.purpose(), exchange.keyed_fields(), content)?;
         request.extensions_mut().insert(affinity(&key));
+        if tags::reads_content(self, route) {
+            // What is encoded cannot be read, and would get the keys that cover everything.
+            request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         let plugin = exchange.plugin.as_ref().map(|active| active.plugin.digest());
         let target = forward::target(inbound)?;
         Ok(Fetch {
@@ -286,12 +294,16 @@ impl Cache {
     ) {
         let whole_max = self.snapshot.load().config.store.range_whole_max;
         let errand = Errand::new(Need::Validate(held.clone(), brim_semantics::Why::Stale), inbound, whole_max);
-        let flight = flight_key(key, errand.flight_variant(inbound), inbound);
-        let Some(permit) = self.flights.try_fill(flight) else { return };
+        let Some(permit) = self.flights.try_fill(self.flight_of(key, &errand, inbound)) else { return };
         match self.prepare_fetch(route, key.clone(), inbound, &errand, Permit::Fill(permit), exchange) {
-            Ok(fetch) => drop(Fetch { is_background: true, ..fetch }.start()),
+            Ok(fetch) => drop(fetch.in_background().start()),
             Err(error) => tracing::warn!(%error, "validation behind a response not started"),
         }
+    }
+
+    /// What requests for the same collapse on.
+    pub(super) fn flight_of(&self, key: &CacheKey, errand: &Errand, inbound: &Inbound) -> FlightKey {
+        flight_key(key, errand.flight_variant(inbound), inbound)
     }
 
     fn failed(

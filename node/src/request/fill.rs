@@ -20,7 +20,7 @@ use http::{Request, Response, StatusCode};
 use tokio::sync::oneshot;
 
 use super::collapse::{FillPermit, FlightKey, Landing};
-use super::entry::{Declined, Entry, Freshening, Times, Withheld};
+use super::entry::{Begun, Declined, Entry, Freshening, KEYS_CUT, Times, Withheld};
 use super::forward;
 use super::partial::Ask;
 use super::ranges::Growing;
@@ -52,6 +52,8 @@ pub(super) struct FetchReport {
     pub(super) endpoint: Option<Arc<Endpoint>>,
     /// What arrives is what stored parts lacked.
     pub(super) is_gap: bool,
+    /// What Cache-Status has to say of how it is stored.
+    pub(super) detail: Option<&'static str>,
 }
 
 /// A fetch about to begin.
@@ -72,6 +74,11 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
+    /// Nobody waits for it: it runs to its end all the same.
+    pub(super) fn in_background(self) -> Self {
+        Self { is_background: true, ..self }
+    }
+
     /// Starts the task; the receiver gets its report as soon as the head is there.
     pub(super) fn start(self) -> oneshot::Receiver<FetchReport> {
         let (reply, report) = oneshot::channel();
@@ -92,7 +99,8 @@ impl Fetch {
         let times = Times { request: request_time, response: cache.clock.now(), fetched_at };
         let (status, endpoint) = (forwarded.response.status(), Some(forwarded.endpoint));
         let is_gap = self.needed_of_gap.is_some();
-        let report = |filled| FetchReport { filled, status: Some(status), endpoint: endpoint.clone(), is_gap };
+        let report =
+            |filled| FetchReport { filled, status: Some(status), endpoint: endpoint.clone(), is_gap, detail: None };
         if let Some(stored) = self.confirmed_by(&forwarded.response).cloned() {
             return self.freshen(&stored, &forwarded.response, times, reply, report).await;
         }
@@ -106,17 +114,18 @@ impl Fetch {
                 self.decline(declined, status);
                 let _ = reply.send(report(Filled::Passed(forwarded.response, declined)));
             }
-            Ok((fill, withheld)) => {
+            Ok(Begun { fill, withheld, awaited, is_cut }) => {
                 let fill = if self.is_background { fill.in_background() } else { fill };
                 let following = fill.follower();
                 // Taken before anybody else can: the first reader is not refused for a purge that came meanwhile, and
                 // that right belongs to the request that made the fetch.
                 if let Some(growing) = self.growing(&following) {
-                    let _ = reply.send(report(Filled::Following(growing, withheld)));
+                    let is_cut = is_cut.then_some(KEYS_CUT);
+                    let _ = reply.send(FetchReport { detail: is_cut, ..report(Filled::Following(growing, withheld)) });
                 }
                 self.announce(Landing::Following(following));
                 let is_joining = || self.permit.as_ref().is_some_and(FillPermit::has_waiters);
-                if self.entry.pump(fill, forwarded.response.into_body(), is_joining).await {
+                if self.entry.pump(fill, awaited, forwarded.response.into_body(), is_joining).await {
                     cache.flights.forget_unshared(&self.flight);
                 }
             }
@@ -262,7 +271,8 @@ impl Fetch {
     fn fail(self, reply: oneshot::Sender<FetchReport>, error: Arc<ForwardError>) {
         self.entry.route.note_forward_failure(&self.entry.target, &error);
         self.announce(Landing::Failed(error.clone()));
-        let _ = reply.send(FetchReport { filled: Filled::Failed(error), status: None, endpoint: None, is_gap: false });
+        let filled = Filled::Failed(error);
+        let _ = reply.send(FetchReport { filled, status: None, endpoint: None, is_gap: false, detail: None });
     }
 
     fn decline(&self, declined: Declined, status: StatusCode) {

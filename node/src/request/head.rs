@@ -12,7 +12,8 @@ use brim_store::{Position, StoredResponse};
 use http::{Method, Response};
 
 use super::accept::Inbound;
-use super::{Cache, forward};
+use super::{Cache, forward, tags};
+use crate::config::KeyOverflow;
 use crate::origin::OriginBody;
 use crate::route::Route;
 
@@ -56,7 +57,13 @@ pub(super) fn update(
             let freshened =
                 brim_semantics::freshened(&facts, status, &stored.head.headers, headers, policy, sent.time, received);
             if let Storable::Yes(meta) = freshened.storable {
-                cache.store.freshen(stored, freshened.headers, meta, sent.position);
+                let keys = tags::of_fields(route, &target, &inbound.headers, &freshened.headers);
+                if keys.is_cut() && route.config.tagging.overflow == KeyOverflow::Refuse {
+                    route.metrics.note_keys_cut();
+                    cache.store.remove(&stored.head.key);
+                    return;
+                }
+                cache.store.freshen(stored, freshened.headers, meta, sent.position, keys.into_vec());
             }
         }
     }

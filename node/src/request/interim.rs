@@ -14,18 +14,24 @@ use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{HeaderMap, Request, StatusCode, Version};
 
 use super::accept::Inbound;
-use super::respond::SURROGATE_FIELDS;
+use super::respond::strip_surrogate_fields;
+use crate::config::RouteConfig;
 use crate::origin::ForwardBody;
 use crate::route::Route;
 use crate::telemetry::{Family, Telemetry};
 
 /// Lets `request` send on to the client of `inbound` what comes before the final response. An origin that is spoken to over HTTP/2
 /// sends nothing on: hyper's client drops its interim responses.
-pub(super) fn relay(telemetry: &Arc<Telemetry>, route: &Route, inbound: &Inbound, request: &mut Request<ForwardBody>) {
+pub(super) fn relay(
+    telemetry: &Arc<Telemetry>,
+    route: &Arc<Route>,
+    inbound: &Inbound,
+    request: &mut Request<ForwardBody>,
+) {
     let Some(client) = inbound.connection.interim(inbound.version) else { return };
     let telemetry = telemetry.clone();
     let expectation = inbound.expectation.clone();
-    let takes_surrogate_keys = route.config.surrogate_keys_to_client;
+    let route = route.clone();
     hyper::ext::on_informational(request, move |response| {
         let status = response.status();
         if status == StatusCode::CONTINUE {
@@ -34,7 +40,7 @@ pub(super) fn relay(telemetry: &Arc<Telemetry>, route: &Route, inbound: &Inbound
             }
             return;
         }
-        let fields = fields(response.headers(), response.version(), takes_surrogate_keys);
+        let fields = fields(response.headers(), response.version(), Some(&route.config));
         let outcome = match client.send(status, &fields) {
             Ok(()) => "relayed",
             Err(reason) => {
@@ -47,17 +53,13 @@ pub(super) fn relay(telemetry: &Arc<Telemetry>, route: &Route, inbound: &Inbound
 }
 
 /// The fields that are sent on: as of a final response, and none that says how long a content is. There is none.
-fn fields(received: &HeaderMap, version: Version, takes_surrogate_keys: bool) -> HeaderMap {
+fn fields(received: &HeaderMap, version: Version, route: Option<&RouteConfig>) -> HeaderMap {
     let mut fields = received.clone();
     brim_semantics::strip_hop_by_hop(&mut fields);
     for name in [CONTENT_LENGTH, TRAILER] {
         fields.remove(name);
     }
-    if !takes_surrogate_keys {
-        for name in &SURROGATE_FIELDS {
-            fields.remove(name);
-        }
-    }
+    strip_surrogate_fields(&mut fields, route);
     brim_semantics::append_via(&mut fields, version);
     fields
 }
@@ -91,10 +93,8 @@ mod tests {
         ] {
             received.append(name, http::HeaderValue::from_static(value));
         }
-        let sent = fields(&received, Version::HTTP_11, false);
+        let sent = fields(&received, Version::HTTP_11, None);
         assert_eq!(names(&sent), ["link", "via"]);
         assert_eq!(sent.get_all("link").iter().count(), 2);
-        let sent = fields(&received, Version::HTTP_11, true);
-        assert_eq!(names(&sent), ["cache-groups", "link", "surrogate-key", "via"]);
     }
 }

@@ -22,7 +22,8 @@ mod fill;
 pub mod forward;
 mod head;
 mod interim;
-mod invalidate;
+pub(crate) mod invalidate;
+mod items;
 pub mod key;
 pub mod lookup;
 mod need;
@@ -30,7 +31,9 @@ pub mod partial;
 mod post;
 mod ranges;
 mod record;
+pub mod refresh;
 pub mod respond;
+mod tags;
 mod upgrade;
 
 use std::sync::Arc;
@@ -50,6 +53,7 @@ use self::forward::Purpose;
 use self::key::{Bypass, Keyed};
 use self::lookup::Lookup;
 use self::need::{Held, Need};
+use self::refresh::Refresher;
 use self::respond::Answer;
 use crate::body::ResponseBody;
 use crate::clock::Clock;
@@ -57,6 +61,7 @@ use crate::config::Config;
 use crate::listen::{ConnectionInfo, Handler};
 use crate::origin::{ForwardBody, Origins};
 use crate::plugins::PluginRegistry;
+use crate::retry::Retries;
 use crate::route::{Route, Routes};
 use crate::tasks::Tasks;
 use crate::telemetry::{Outcome, Telemetry};
@@ -88,6 +93,10 @@ pub struct Cache {
     pub telemetry: Arc<Telemetry>,
     /// Fills, and what else outlives its request.
     pub tasks: Tasks,
+    /// Soft purges whose popular responses are validated.
+    pub refresher: Refresher,
+    /// Rules that failed after a write and are asked again.
+    pub retries: Retries,
 }
 
 impl Handler for Arc<Cache> {
@@ -139,8 +148,12 @@ impl Cache {
         let found = lookup::find(&self.store, &key, inbound, &route, exchange.time).await;
         exchange.times.lookup = exchange.started.elapsed().saturating_sub(exchange.times.route + exchange.times.key);
         match self.judge(found, &route, inbound, exchange)? {
-            Judged::Hit(held) => Ok(held.into_answer()),
+            Judged::Hit(held) => {
+                self.store.note_hit(held.newest(), exchange.started);
+                Ok(held.into_answer())
+            }
             Judged::HitToValidate(held) => {
+                self.store.note_hit(held.newest(), exchange.started);
                 self.validate_behind(&route, &key, inbound, &held, exchange);
                 Ok(held.into_answer())
             }
@@ -219,7 +232,8 @@ impl Cache {
         let (forwarded, written) = if is_safe {
             (route.origin.send(request).await, None)
         } else {
-            let (forwarded, written) = invalidate::write(self, route, target.clone(), request).await?;
+            let (forwarded, written) =
+                invalidate::write(self, route, target.clone(), inbound.write_content.take(), request).await?;
             (forwarded, Some(written))
         };
         let forwarded = forwarded.map_err(|error| {

@@ -14,7 +14,7 @@ use http::header::CONTENT_LOCATION;
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 
 use super::accept::Inbound;
-use super::entry::{Declined, Entry, Times};
+use super::entry::{Begun, Declined, Entry, KEYS_CUT, Times};
 use super::exchange::Exchange;
 use super::invalidate::Written;
 use super::key::{self, Keyed};
@@ -46,7 +46,7 @@ pub(super) fn keep(
     };
     let times = Times { request: written.sent, response: cache.clock.now(), fetched_at };
     let Some(entry) = entry(cache, route, inbound, target, exchange) else { return Answer::Passed(response) };
-    let (fill, withheld) = match entry.begin(&response, times, &Ask::Whole) {
+    let Begun { fill, withheld, awaited, is_cut } = match entry.begin(&response, times, &Ask::Whole) {
         Ok(begun) => begun,
         Err(declined) => {
             // Of most answers to a POST nobody expects that they are kept. This one says how a GET could be answered with it.
@@ -60,10 +60,13 @@ pub(super) fn keep(
         return Answer::Passed(response);
     };
     exchange.is_stored = true;
+    if is_cut {
+        exchange.explain(KEYS_CUT);
+    }
     exchange.ttl_s = Some(growing.following.head().meta.ttl_seconds(times.response));
     let (parts, content) = response.into_parts();
     cache.tasks.spawn("post", async move {
-        entry.pump(fill, content, || false).await;
+        entry.pump(fill, awaited, content, || false).await;
     });
     // The client gets what the origin sent to it, the withheld fields among it.
     drop(withheld);

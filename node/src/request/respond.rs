@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use brim_semantics::{CacheStatus, Precondition, RangeDecision};
+use brim_semantics::{CacheStatus, KeyField, Precondition, RangeDecision};
 use brim_store::{ResponseHead, StoredResponse};
 use http::header::{
     AGE, ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, MAX_FORWARDS, RETRY_AFTER,
@@ -27,12 +27,21 @@ use super::partial::{self, Parts};
 use super::ranges::{self, Growing, Source};
 use super::record;
 use crate::body::ResponseBody;
+use crate::config::RouteConfig;
 use crate::origin::OriginBody;
 use crate::telemetry::Outcome;
 
-/// The fields that carry surrogate keys (RFC 9875 for the second).
-pub(super) const SURROGATE_FIELDS: [HeaderName; 2] =
-    [HeaderName::from_static("surrogate-key"), HeaderName::from_static("cache-groups")];
+/// Takes out the fields that carry surrogate keys (RFC 9875 for the last), unless the route sends them on.
+pub(super) fn strip_surrogate_fields(headers: &mut HeaderMap, route: Option<&RouteConfig>) {
+    if route.is_some_and(|route| route.surrogate_keys_to_client) {
+        return;
+    }
+    let fields = route.map_or(KeyField::defaults(), |route| &route.tagging.fields);
+    fields.iter().for_each(|field| drop(headers.remove(&field.name)));
+    headers.remove(&CACHE_GROUPS);
+}
+
+static CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 
 /// Where a response comes from.
 pub enum Answer {
@@ -85,11 +94,7 @@ pub(super) fn to_client(cache: &Cache, inbound: Inbound, answer: Answer, exchang
     let now = if exchange.outcome == Outcome::Hit { exchange.time } else { cache.clock.now() };
     let mut response = answered(&inbound, answer, now);
     let headers = response.headers_mut();
-    if !exchange.route.as_ref().is_some_and(|route| route.config.surrogate_keys_to_client) {
-        for name in &SURROGATE_FIELDS {
-            headers.remove(name);
-        }
-    }
+    strip_surrogate_fields(headers, exchange.route.as_ref().map(|route| &route.config));
     cache_status(&exchange).append_to(headers);
     leave(cache, inbound, exchange, response)
 }

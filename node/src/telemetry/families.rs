@@ -123,6 +123,16 @@ families! {
     PurgeLogBytes = Gauge "brim_purge_log_bytes" [] "Bytes of the purge log.";
     PurgeLogFailing = Gauge "brim_purge_log_failing" [] "1 while the purge log cannot be written and purges are refused.";
 
+    AdminRefusals = Counter "brim_admin_refusals_total" ["reason"] "Calls of the admin API that were refused: unauthorized, forbidden, rate_limited or blast_radius.";
+    AuditLines = Counter "brim_audit_lines_total" [] "Lines of the audit log that were written.";
+    AuditDropped = Counter "brim_audit_dropped_total" [] "Lines of the audit log that were lost: the queue was full or writing failed.";
+
+    SurrogateKeysCut = Counter "brim_surrogate_keys_cut_total" ["site"] "Responses with more or longer surrogate keys than can be kept: not stored, or stored with those that fit, as their route says.";
+    Untagged = Counter "brim_untagged_total" ["site"] "Responses that were not stored because the plugin that gives them surrogate keys is missing or failed.";
+    InvalidationFailures = Counter "brim_invalidation_failures_total" ["site"] "Writes after which the plugin that says what they purge is missing or failed.";
+    Refreshes = Counter "brim_refreshes_total" ["outcome"] "Responses that a soft purge made stale and that were asked for: validated in the background, failed, or left to be validated on demand.";
+    InvalidationRetries = Gauge "brim_invalidation_retries" [] "Calls of invalidation rules that failed and wait to be made again.";
+
     PluginCalls = Counter "brim_plugin_calls_total" ["plugin"] "Decisions asked of a plugin.";
     PluginMemoHits = Counter "brim_plugin_memo_hits_total" ["plugin"] "Decisions answered from the memory of earlier ones, without running the plugin.";
     PluginFaults = Counter "brim_plugin_faults_total" ["plugin", "kind"] "Calls that failed; their requests bypassed the cache.";

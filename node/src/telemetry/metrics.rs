@@ -62,7 +62,10 @@ mod site_at {
     pub(super) const REQUESTS: usize = 0;
     pub(super) const SENT: usize = super::OUTCOMES.len() * super::STATUSES.len();
     pub(super) const RECEIVED: usize = SENT + 1;
-    pub(super) const COUNT: usize = RECEIVED + 1;
+    pub(super) const KEYS_CUT: usize = RECEIVED + 1;
+    pub(super) const UNTAGGED: usize = KEYS_CUT + 1;
+    pub(super) const INVALIDATION_FAILURES: usize = UNTAGGED + 1;
+    pub(super) const COUNT: usize = INVALIDATION_FAILURES + 1;
 }
 
 /// Where the counters of the node are.
@@ -252,6 +255,21 @@ impl Metrics {
 }
 
 impl SiteMetrics {
+    /// Counts a response of which some surrogate keys cannot be kept.
+    pub fn note_keys_cut(&self) {
+        self.0.add(site_at::KEYS_CUT, 1);
+    }
+
+    /// Counts a response that is not stored for want of a plugin's surrogate keys.
+    pub fn note_untagged(&self) {
+        self.0.add(site_at::UNTAGGED, 1);
+    }
+
+    /// Counts a write of which the plugin could not say what it purges.
+    pub fn note_invalidation_failed(&self) {
+        self.0.add(site_at::INVALIDATION_FAILURES, 1);
+    }
+
     fn requests(&self, outcome: usize) -> u64 {
         (0..STATUSES.len()).map(|status| self.0.sum(site_at::REQUESTS + outcome * STATUSES.len() + status)).sum()
     }
@@ -269,6 +287,9 @@ impl SiteMetrics {
         scrape.set(Family::CacheHits, &[name], self.requests(HIT));
         scrape.set(Family::BytesSent, &[name], self.0.sum(site_at::SENT));
         scrape.set(Family::BytesReceived, &[name], self.0.sum(site_at::RECEIVED));
+        scrape.set(Family::SurrogateKeysCut, &[name], self.0.sum(site_at::KEYS_CUT));
+        scrape.set(Family::Untagged, &[name], self.0.sum(site_at::UNTAGGED));
+        scrape.set(Family::InvalidationFailures, &[name], self.0.sum(site_at::INVALIDATION_FAILURES));
     }
 }
 

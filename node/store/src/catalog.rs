@@ -470,7 +470,7 @@ mod tests {
 
     fn card(variant: u64, serial: u64) -> Card {
         let scope = Scope { site: "s".into(), authority: "a".into(), path: "/".into(), query: None };
-        let names = Arc::new(Names::of(&scope, &[]));
+        let names = Arc::new(Names::of_scope(&scope, &[]));
         Card {
             variant,
             serial,

@@ -31,6 +31,8 @@ pub const LOAD_DEADLINE: Duration = Duration::from_secs(2);
 pub const OPEN_WAIT: Duration = Duration::from_millis(500);
 /// How long a purge waits for the log. Beyond it the caller is told that nobody knows whether it was made.
 pub const PURGE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long an acknowledgement usually waits for the count of what the purge hit; the receipt gets a later one all the same.
+pub const COUNT_WAIT: Duration = Duration::from_secs(2);
 
 /// Where the store lives and what it may use.
 #[derive(Debug, Clone)]

@@ -60,6 +60,8 @@ pub enum Reason {
     Incomplete,
     /// A hard purge named it while it was fetched.
     Purged,
+    /// Its surrogate keys could not all be had.
+    Untagged,
 }
 
 impl Reason {
@@ -71,6 +73,7 @@ impl Reason {
             Self::FirstSight => "first-sight",
             Self::Incomplete => "incomplete",
             Self::Purged => "purged",
+            Self::Untagged => "untagged",
         }
     }
 }
@@ -136,6 +139,8 @@ pub struct Fill {
     /// The key was filled before, not long ago.
     was_seen: bool,
     is_in_background: bool,
+    /// Surrogate keys that came with the content.
+    content_keys: Vec<Box<str>>,
     is_ended: bool,
 }
 
@@ -144,10 +149,21 @@ impl Fill {
         shared.counters.fills.add(1);
         shared.horizon.begin_fill(head.fetched_at);
         let was_seen = shared.admission.see(head.key.hash(), shared.catalog.count());
-        let names = Arc::new(Names::of(&head.scope, &head.surrogate_keys));
+        let names = Arc::new(Names::of_head(&head));
         let following = Following::new(Arc::clone(&shared), head, Arc::clone(&names), expected);
         let sink = Sink::Collect;
-        Self { shared, following, names, expected, total: 0, sink, was_seen, is_in_background: false, is_ended: false }
+        Self {
+            shared,
+            following,
+            names,
+            expected,
+            total: 0,
+            sink,
+            was_seen,
+            is_in_background: false,
+            content_keys: Vec::new(),
+            is_ended: false,
+        }
     }
 
     /// For work that no client waits for, such as a validation behind a stale answer or a copy: it goes on without
@@ -155,6 +171,14 @@ impl Fill {
     #[must_use]
     pub fn in_background(mut self) -> Self {
         self.is_in_background = true;
+        self
+    }
+
+    /// Its surrogate keys are not all known before its content: until [`Fill::finish_with_keys`] any purge that is newer than its fetch
+    /// counts as naming it, so that nobody joins what may be outdated.
+    #[must_use]
+    pub fn awaiting_keys(self) -> Self {
+        self.following.await_keys();
         self
     }
 
@@ -317,7 +341,23 @@ impl Fill {
     }
 
     /// The body is whole. Its readers see the end whether it is stored or not.
-    pub async fn finish(mut self, trailers: Option<HeaderMap>) -> Finished {
+    pub async fn finish(self, trailers: Option<HeaderMap>) -> Finished {
+        self.finish_with_keys(trailers, Vec::new()).await
+    }
+
+    /// The same, with the surrogate keys that the content gave it.
+    pub async fn finish_with_keys(mut self, trailers: Option<HeaderMap>, keys: Vec<Box<str>>) -> Finished {
+        self.content_keys = keys;
+        self.end(trailers).await
+    }
+
+    /// The body is whole, and may not be stored after all.
+    pub async fn finish_unstored(mut self, trailers: Option<HeaderMap>) -> Finished {
+        self.pass(Reason::Untagged);
+        self.end(trailers).await
+    }
+
+    async fn end(mut self, trailers: Option<HeaderMap>) -> Finished {
         if self.is_ended || self.expected.is_some_and(|expected| expected != self.total) {
             self.abort();
             return Finished::NotStored(Reason::Incomplete);
@@ -355,7 +395,14 @@ impl Fill {
                 (None, StoredBody::new(self.total, Some(place)), streaming.serial)
             }
         };
-        let head = self.following.head().clone();
+        let mut head = self.following.head().clone();
+        if !self.content_keys.is_empty() {
+            head.surrogate_keys.append(&mut self.content_keys.clone());
+            head.surrogate_keys.sort_unstable();
+            head.surrogate_keys.dedup();
+            head.content_keys.append(&mut self.content_keys);
+            self.names = Arc::new(self.names.with_keys(&head.scope, &head.surrogate_keys));
+        }
         if self.shared.clock().state_now(&self.names, head.fetched_at) == PurgeState::Hard {
             self.pass(Reason::Purged);
             return Finished::NotStored(Reason::Purged);

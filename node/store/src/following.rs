@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use brim_semantics::PurgeState;
@@ -73,6 +74,8 @@ pub struct Following {
     expected: Option<u64>,
     shared: Arc<Shared>,
     names: Arc<Names>,
+    /// More surrogate keys come with the content: until they are known, any purge may name it.
+    awaits_keys: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -146,7 +149,7 @@ impl State {
 
 impl Following {
     pub(crate) fn new(shared: Arc<Shared>, head: ResponseHead, names: Arc<Names>, expected: Option<u64>) -> Arc<Self> {
-        Arc::new(Self { head, expected, shared, names, state: Mutex::default() })
+        Arc::new(Self { head, expected, shared, names, awaits_keys: AtomicBool::new(false), state: Mutex::default() })
     }
 
     /// The head of the response.
@@ -186,7 +189,7 @@ impl Following {
     }
 
     fn join(self: &Arc<Self>, start: u64, end: Option<u64>) -> Option<BodyReader> {
-        let purge = self.shared.clock().state_now(&self.names, self.head.fetched_at);
+        let purge = self.purge_state();
         let mut state = self.state.lock();
         if state.is_passing || state.is_aborted() {
             return None;
@@ -212,6 +215,19 @@ impl Following {
         state.readers[slot] = Some(Slot { offset: start, end: end.unwrap_or(u64::MAX), waker: None });
         drop(state);
         Some(BodyReader::following(FromFill::new(Arc::clone(self), slot, start, end), remaining))
+    }
+
+    /// What purges say of it. As long as its surrogate keys are not all known, any later one counts as naming it.
+    fn purge_state(&self) -> PurgeState {
+        let clock = self.shared.clock();
+        if self.awaits_keys.load(Ordering::Acquire) && clock.latest() > self.head.fetched_at {
+            return PurgeState::Hard;
+        }
+        clock.state_now(&self.names, self.head.fetched_at)
+    }
+
+    pub(crate) fn await_keys(&self) {
+        self.awaits_keys.store(true, Ordering::Release);
     }
 
     /// How many readers there ever were.

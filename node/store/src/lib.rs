@@ -23,10 +23,12 @@ mod fill;
 mod following;
 mod headers;
 mod index;
+mod look;
 mod memory;
 pub mod offline;
 mod purge;
 mod reader;
+mod recent;
 mod reclaim;
 mod record;
 mod response;
@@ -41,13 +43,17 @@ mod writing;
 mod tests;
 
 pub use config::{
-    BLOCK_BYTES, FILL_WINDOW_BYTES, LOAD_DEADLINE, OPEN_WAIT, PURGE_DEADLINE, READ_QUEUE_MAX, READ_THREADS,
+    BLOCK_BYTES, COUNT_WAIT, FILL_WINDOW_BYTES, LOAD_DEADLINE, OPEN_WAIT, PURGE_DEADLINE, READ_QUEUE_MAX, READ_THREADS,
     SEGMENT_BYTES, StoreConfig, WRITE_QUEUE_BYTES_MAX, WRITE_QUEUE_COUNT_MAX,
 };
 pub use dir::OpenError;
 pub use fill::{Fill, FillError, Finished, Following, Reason};
-pub use purge::{Position, PurgeError, PurgeMode, Receipt, SELECTOR_BYTES_MAX, Selector};
+pub use look::{Matching, Popular};
+pub use purge::{
+    PATTERN_BYTES_MAX, PATTERN_STARS_MAX, Position, Predicate, Purge, PurgeError, PurgeMode, Receipt,
+    SELECTOR_BYTES_MAX, SELECTORS_MAX, Selector,
+};
 pub use reader::{BodyError, BodyReader};
 pub use response::{ResponseHead, Scope, StoredResponse, Variants};
 pub use stats::{DiskState, StoreStats};
-pub use store::{Found, Matching, Store};
+pub use store::{Found, Store};

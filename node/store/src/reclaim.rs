@@ -7,14 +7,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use brim_semantics::PurgeState;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::catalog::Which;
 use crate::disk::Op;
-use crate::purge::{Matcher, Position, PurgeMode};
+use crate::purge::{Matcher, Names, Position, PurgeMode};
 use crate::response::StoredResponse;
 use crate::shared::Shared;
 
@@ -26,15 +27,38 @@ const MANY: usize = 4;
 
 /// A purge whose hits are to be counted.
 struct Reclaim {
-    matcher: Matcher,
+    matchers: Vec<Matcher>,
     position: Position,
     mode: PurgeMode,
-    counted: oneshot::Sender<u64>,
+    counted: oneshot::Sender<()>,
+}
+
+impl Reclaim {
+    fn matches(&self, names: &Names) -> bool {
+        self.matchers.iter().any(|matcher| matcher.matches(names))
+    }
+}
+
+/// What a purge hit.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hit {
+    count: u64,
+    bytes: u64,
+}
+
+impl Hit {
+    fn add(&mut self, bytes: u64) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
 }
 
 /// Purges that wait for a walk.
 #[derive(Default)]
-pub(crate) struct Reclaims(Mutex<Waiting>);
+pub(crate) struct Reclaims {
+    waiting: Mutex<Waiting>,
+    counted: Notify,
+}
 
 #[derive(Default)]
 struct Waiting {
@@ -46,26 +70,31 @@ struct Waiting {
 impl Reclaims {
     /// Threads were left behind, and what waited for them was dropped.
     pub(crate) fn reset(&self) {
-        *self.0.lock() = Waiting::default();
+        *self.waiting.lock() = Waiting::default();
+    }
+
+    /// Told whenever a walk has ended.
+    pub(crate) fn counted(&self) -> &Notify {
+        &self.counted
     }
 
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
-        self.0.lock().reclaims.len()
+        self.waiting.lock().reclaims.len()
     }
 }
 
 /// Has the walk made that counts what a purge hit. An error where it will not be counted.
 pub(crate) fn reclaim(
     shared: &Arc<Shared>,
-    matcher: Matcher,
+    matchers: Vec<Matcher>,
     position: Position,
     mode: PurgeMode,
-) -> oneshot::Receiver<u64> {
+) -> oneshot::Receiver<()> {
     let (counted, count) = oneshot::channel();
-    let mut waiting = shared.reclaims.0.lock();
+    let mut waiting = shared.reclaims.waiting.lock();
     if waiting.reclaims.len() < WAITING_MAX {
-        waiting.reclaims.push_back(Reclaim { matcher, position, mode, counted });
+        waiting.reclaims.push_back(Reclaim { matchers, position, mode, counted });
     }
     if !std::mem::replace(&mut waiting.is_asked_for, true) {
         let walking = Arc::clone(shared);
@@ -78,7 +107,7 @@ impl Shared {
     fn reclaim_waiting(&self) {
         loop {
             let reclaims: Vec<Reclaim> = {
-                let mut waiting = self.reclaims.0.lock();
+                let mut waiting = self.reclaims.waiting.lock();
                 let count = waiting.reclaims.len().min(TOGETHER_MAX);
                 waiting.is_asked_for = count > 0;
                 waiting.reclaims.drain(..count).collect()
@@ -92,7 +121,7 @@ impl Shared {
 
     fn walk(&self, reclaims: Vec<Reclaim>) {
         self.counters.walks.add(1);
-        let mut counts = vec![0; reclaims.len()];
+        let mut counts = vec![Hit::default(); reclaims.len()];
         let mut gone = Vec::new();
         self.catalog.each(|key, card| {
             let is_live = || self.clock().state_now(&card.names, card.fetched_at) == PurgeState::Live;
@@ -102,35 +131,38 @@ impl Shared {
             let mut hits = reclaims
                 .iter()
                 .enumerate()
-                .filter(|(_, reclaim)| card.fetched_at < reclaim.position && reclaim.matcher.matches(&card.names));
+                .filter(|(_, reclaim)| card.fetched_at < reclaim.position && reclaim.matches(&card.names));
             // It counts for every soft purge, and for the first hard one.
             let hard = hits.find(|(n, reclaim)| {
                 let is_hard = reclaim.mode == PurgeMode::Hard;
-                counts[*n] += u64::from(!is_hard);
+                if !is_hard {
+                    counts[*n].add(card.length);
+                }
                 is_hard
             });
             if let Some((n, _)) = hard {
-                gone.push((n, Which { key, variant: card.variant, serial: card.serial }));
+                gone.push((n, Which { key, variant: card.variant, serial: card.serial }, card.length));
             }
         });
         self.give_back(gone, &mut counts);
-        for (reclaim, count) in reclaims.into_iter().zip(counts) {
-            self.committer.note_matched(reclaim.position, count);
-            let _ = reclaim.counted.send(count);
+        for (reclaim, hit) in reclaims.into_iter().zip(counts) {
+            self.committer.note_counted(reclaim.position, hit.count, hit.bytes, SystemTime::now());
+            let _ = reclaim.counted.send(());
         }
+        self.reclaims.counted.notify_waiters();
     }
 
-    fn give_back(&self, gone: Vec<(usize, Which)>, counts: &mut [u64]) {
+    fn give_back(&self, gone: Vec<(usize, Which, u64)>, counts: &mut [Hit]) {
         let is_purged = |one: &Arc<StoredResponse>| {
             self.clock().state(&one.names, one.head.fetched_at, &one.checked) == PurgeState::Hard
         };
         let mut removed = Vec::with_capacity(gone.len());
-        for (n, which) in gone {
+        for (n, which, length) in gone {
             self.remember_purged(which.key);
             let ((), let_go) = self.memory.remove_some(which.key, is_purged, || ());
             self.let_go(let_go);
             if self.catalog.remove(which) {
-                counts[n] += 1;
+                counts[n].add(length);
                 removed.push(which);
             }
         }

@@ -11,11 +11,11 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::headers;
-use crate::purge::Position;
+use crate::purge::{Named, Names, Position, media_type};
 use crate::response::{ResponseHead, Scope, variant_of};
 
 /// The first byte of every entry. A change of [`Facts`], or of a type in it, is another version.
-pub(crate) const ENTRY_VERSION: u8 = 2;
+pub(crate) const ENTRY_VERSION: u8 = 3;
 /// Version, checksum, length of the facts.
 const PREFIX_BYTES: usize = 1 + 4 + 4;
 /// Longer entries are not stored: a head has a limit long before.
@@ -43,6 +43,9 @@ struct Facts {
     part: Option<Part>,
     meta: StoredMeta,
     surrogate_keys: Vec<Box<str>>,
+    content_keys: Vec<Box<str>>,
+    /// For the names of a card, which is made without looking at the fields.
+    content_type: Box<str>,
     fetched_at: Position,
     plugin: Option<[u8; 32]>,
     serial: u64,
@@ -88,6 +91,8 @@ pub(crate) fn encode(
         part: head.part,
         meta: head.meta.clone(),
         surrogate_keys: head.surrogate_keys.clone(),
+        content_keys: head.content_keys.clone(),
+        content_type: media_type(&head.headers).into(),
         fetched_at: head.fetched_at,
         plugin: head.plugin,
         serial,
@@ -118,8 +123,7 @@ fn is_sane(time: SystemTime) -> bool {
 pub(crate) struct Summary {
     pub(crate) key_hash: KeyHash,
     pub(crate) variant: u64,
-    pub(crate) scope: Scope,
-    pub(crate) surrogate_keys: Vec<Box<str>>,
+    pub(crate) names: Names,
     pub(crate) fetched_at: Position,
     pub(crate) serial: u64,
     pub(crate) place: BodyPlace,
@@ -129,11 +133,21 @@ pub(crate) struct Summary {
 pub(crate) fn summary(value: &[u8]) -> Result<Summary, BadEntry> {
     let (facts, _) = checked(value)?;
     let key = CacheKey::from_bytes(Bytes::from(facts.key)).map_err(|_| BadEntry::Malformed)?;
+    let scope = Scope { site: Arc::from(facts.site), authority: facts.authority, path: facts.path, query: facts.query };
+    let names = Names::of(&Named {
+        scope: &scope,
+        surrogate_keys: &facts.surrogate_keys,
+        key: key.hash(),
+        status: facts.status,
+        came: facts.meta.response_time,
+        content_type: &facts.content_type,
+        plugin: facts.plugin.as_ref(),
+        nominated: &facts.nominated,
+    });
     Ok(Summary {
         key_hash: key.hash(),
         variant: variant_of(&facts.nominated, facts.part),
-        scope: Scope { site: Arc::from(facts.site), authority: facts.authority, path: facts.path, query: facts.query },
-        surrogate_keys: facts.surrogate_keys,
+        names,
         fetched_at: facts.fetched_at,
         serial: facts.serial,
         place: facts.place,
@@ -177,6 +191,7 @@ fn entry(facts: Facts, mut fields: Bytes) -> Option<Entry> {
         part: facts.part,
         meta: facts.meta,
         surrogate_keys: facts.surrogate_keys,
+        content_keys: facts.content_keys,
         fetched_at: facts.fetched_at,
         plugin: facts.plugin,
     };

@@ -58,6 +58,8 @@ pub struct ResponseHead {
     pub meta: StoredMeta,
     /// What it can be purged by.
     pub surrogate_keys: Vec<Box<str>>,
+    /// Those among them that do not come from its fields, and stay when a 304 brings other fields.
+    pub content_keys: Vec<Box<str>>,
     /// The purge position at which its fetch began.
     pub fetched_at: Position,
     /// The plugin that made the key.
@@ -147,8 +149,8 @@ const OVERHEAD_BYTES: u64 = {
     let (allocations, place_in_tier) = (12 * 16, 64);
     (parts + allocations + place_in_tier) as u64
 };
-/// A surrogate key is a text of its own, and three names.
-const SURROGATE_KEY_BYTES: usize = 16 + 24 + 3 * 8;
+/// A surrogate key is a text of its own; its names are counted with the others.
+const SURROGATE_KEY_BYTES: usize = 16 + 24;
 /// A head whose body is on disk may hold a file open: it weighs so much that there are never too many of them.
 const OPEN_FILE_BYTES: u64 = 256 * 1024;
 
@@ -168,9 +170,15 @@ impl StoredResponse {
         let Parts { head, bytes, body, trailers, names, serial, reading } = parts;
         let texts = head.key.bytes().len()
             + head.scope.authority.len()
-            + 2 * head.scope.path.len()
+            + head.scope.path.len()
+            + names.heap_bytes()
             + head.scope.query.as_ref().map_or(0, |query| query.len())
-            + head.surrogate_keys.iter().map(|key| key.len() + SURROGATE_KEY_BYTES).sum::<usize>()
+            + head
+                .surrogate_keys
+                .iter()
+                .chain(&head.content_keys)
+                .map(|key| key.len() + SURROGATE_KEY_BYTES)
+                .sum::<usize>()
             + head.nominated.memory_bytes();
         let weight = OVERHEAD_BYTES
             + texts as u64

@@ -16,6 +16,7 @@ use crate::config::StoreConfig;
 use crate::disk::{Disk, Op, WriteQueue};
 use crate::memory::{LetGo, Memory};
 use crate::purge::{Clock, Committer, Horizon, Position};
+use crate::recent::Recent;
 use crate::reclaim::Reclaims;
 use crate::response::{Reading, StoredResponse};
 pub(crate) use crate::stats::DiskState;
@@ -76,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) watch: Arc<Watch>,
     pub(crate) admission: Admission,
     pub(crate) reclaims: Reclaims,
+    /// What was hit in the last minutes.
+    pub(crate) recent: Recent,
     /// Something has to go before something is written: from here on admission counts.
     pub(crate) is_disk_full: AtomicBool,
     /// Threads that hang may still be in the data directory.
@@ -114,6 +117,7 @@ impl Shared {
             watch: Arc::clone(&watch),
             admission: Admission::default(),
             reclaims: Reclaims::default(),
+            recent: Recent::default(),
             is_disk_full: AtomicBool::new(false),
             has_left_behind: AtomicBool::new(false),
             numbers_from: AtomicU64::new(0),

@@ -1,14 +1,13 @@
 //! The store as others see it.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use brim_semantics::{CacheKey, PurgeState, StoredMeta, surrogate_keys};
+use brim_semantics::{CacheKey, PurgeState, StoredMeta};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -19,21 +18,18 @@ use crate::dir::{self, Format, OpenError, StoreId};
 use crate::disk::{self, Beginning, Op};
 use crate::fill::Fill;
 use crate::headers::compact;
-use crate::index::index_key;
+use crate::look::{self, Matching, Popular};
 use crate::purge::{
-    Clock, Committer, Matcher, Names, OpenedLog, Position, PurgeError, PurgeLog, PurgeMode, Receipt, Selector, Table,
-    Urgency,
+    Clock, Committer, Matcher, Names, OpenedLog, Position, Purge, PurgeError, PurgeLog, PurgeMode, Receipt, Receipts,
+    Selector, Table, Urgency,
 };
 use crate::reclaim::reclaim;
-use crate::record;
 use crate::response::{Parts, ResponseHead, Scope, StoredResponse, Variants};
 use crate::shared::{Pools, Shared};
 use crate::stats::{DiskState, StoreStats};
 
 /// Threads that write streaming bodies.
 const WRITE_THREADS: usize = 2;
-/// Examples in a dry run.
-const EXAMPLES_MAX: usize = 10;
 
 /// What a look-up found without IO.
 #[derive(Debug, Clone)]
@@ -45,20 +41,6 @@ pub enum Found {
     /// There is nothing.
     Absent,
 }
-
-/// What a purge would hit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Matching {
-    /// Stored responses.
-    pub count: u64,
-    /// Bytes of their bodies.
-    pub bytes: u64,
-    /// Some of them: authority, path and query.
-    pub examples: Vec<String>,
-}
-
-/// How long an acknowledgement waits for the count of what the purge hit.
-const RECLAIM_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A handle on the store; clones are cheap.
 #[derive(Clone)]
@@ -100,7 +82,7 @@ impl Drop for Inner {
 struct Begun {
     log: PurgeLog,
     table: Table,
-    receipts: VecDeque<Receipt>,
+    receipts: Receipts,
     beginning: Beginning,
 }
 
@@ -120,7 +102,7 @@ fn begin(config: &StoreConfig) -> Begun {
     Begun {
         log: PurgeLog::unmade(root, StoreId::random(), faults),
         table: Table::beginning_at(latest),
-        receipts: VecDeque::new(),
+        receipts: Receipts::default(),
         beginning: Beginning::Doubtful(reason),
     }
 }
@@ -217,30 +199,28 @@ impl Store {
         Fill::new(Arc::clone(&self.0.shared), head, expected_length)
     }
 
-    /// The stored response with the fields of a 304 (RFC 9111 §4.3.4) and the same body. Visible at once, unless `old`
-    /// was replaced or removed meanwhile: then the answer is for this request alone.
+    /// The stored response with the fields of a 304 (RFC 9111 §4.3.4) and the same body, and with the surrogate keys that these
+    /// fields give it, besides those that its content gave. Visible at once, unless `old` was replaced or removed meanwhile: then the
+    /// answer is for this request alone.
     pub fn freshen(
         &self,
         old: &Arc<StoredResponse>,
         headers: HeaderMap,
         meta: StoredMeta,
         fetched_at: Position,
+        keys: Vec<Box<str>>,
     ) -> Arc<StoredResponse> {
         let shared = &self.0.shared;
         let mut head = old.head.clone();
-        let (keys, overflow) = surrogate_keys(&headers);
-        if overflow {
-            // A part of the new ones only: those known already stay beside them, so that no purge loses what it named.
-            head.surrogate_keys.extend(keys);
-            head.surrogate_keys.sort_unstable();
-            head.surrogate_keys.dedup();
-        } else {
-            head.surrogate_keys = keys;
-        }
+        let mut surrogate_keys = keys;
+        surrogate_keys.extend(head.content_keys.iter().cloned());
+        surrogate_keys.sort_unstable();
+        surrogate_keys.dedup();
+        head.surrogate_keys = surrogate_keys;
         head.headers = compact(&headers);
         head.meta = meta;
         head.fetched_at = fetched_at;
-        let names = Arc::new(Names::of(&head.scope, &head.surrogate_keys));
+        let names = Arc::new(Names::of_head(&head));
         let response = StoredResponse::new(Parts {
             head,
             bytes: old.bytes.clone(),
@@ -288,7 +268,7 @@ impl Store {
 
     /// What purges since `position` say of a response that is not stored, by what they can name about it.
     pub fn purge_state_of(&self, scope: &Scope, surrogate_keys: &[Box<str>], position: Position) -> PurgeState {
-        self.0.shared.clock().state_now(&Names::of(scope, surrogate_keys), position)
+        self.0.shared.clock().state_now(&Names::of_scope(scope, surrogate_keys), position)
     }
 
     /// Whether a hard purge took away what was stored under the key: why there is nothing now. Remembered for a bounded
@@ -303,22 +283,44 @@ impl Store {
         self.0.shared.clock().latest()
     }
 
-    /// Purges: durable, then visible, then acknowledged. `matched` counts stored responses that are on disk or queued
-    /// for it.
+    /// Purges: durable, then visible, then acknowledged. What it hit is counted behind that; the answer waits for the count for `wait`
+    /// at most. A purge that was made before under its idempotency key gives the receipt of then.
     ///
     /// Cancel safe: once called and polled the purge happens; only the receipt is lost.
-    pub async fn purge(&self, selector: Selector, mode: PurgeMode, at: SystemTime) -> Result<Receipt, PurgeError> {
+    pub async fn purge(&self, purge: Purge, wait: Duration) -> Result<Receipt, PurgeError> {
         let shared = Arc::clone(&self.0.shared);
-        let answered = shared.committer.submit(selector, mode, at, Urgency::MustBeDurable)?;
+        let answered = shared.committer.submit(purge, Urgency::MustBeDurable)?;
         let answered = tokio::time::timeout(PURGE_DEADLINE, answered).await.map_err(|_| PurgeError::NoAnswer)?;
-        let mut receipt = answered.map_err(|_| PurgeError::Closed)??;
-        shared.counters.purges.add(1);
-        let counted = reclaim(&shared, Matcher::of(&receipt.selector), receipt.position, mode);
-        // The purge holds already; only the count is waited for, and the receipt gets it later if it takes long.
-        if let Ok(Ok(matched)) = tokio::time::timeout(RECLAIM_WAIT_MAX, counted).await {
-            receipt.matched = matched;
+        let receipt = answered.map_err(|_| PurgeError::Closed)??;
+        if receipt.is_repeated {
+            return Ok(receipt);
         }
-        Ok(receipt)
+        shared.counters.purges.add(1);
+        let matchers = receipt.selectors.iter().map(Matcher::of).collect();
+        let counted = reclaim(&shared, matchers, receipt.position, receipt.mode);
+        // The purge holds already; only the count is waited for, and the receipt gets it later if it takes long.
+        match tokio::time::timeout(wait, counted).await {
+            Ok(Ok(())) => Ok(self.receipt(&receipt.id).unwrap_or(receipt)),
+            Ok(Err(_)) | Err(_) => Ok(receipt),
+        }
+    }
+
+    /// A receipt when what its purge hit has been counted, or as it is after `wait`.
+    pub async fn receipt_reclaimed(&self, id: &str, wait: Duration) -> Option<Receipt> {
+        let counted = async {
+            loop {
+                // Before the look: what is counted between the two wakes it.
+                let next = self.0.shared.reclaims.counted().notified();
+                match self.receipt(id) {
+                    Some(receipt) if receipt.reclaimed_at.is_none() => next.await,
+                    found => return found,
+                }
+            }
+        };
+        match tokio::time::timeout(wait, counted).await {
+            Ok(found) => found,
+            Err(_) => self.receipt(id),
+        }
     }
 
     /// Invalidates a URL (RFC 9111 §4.4). Ordered when this returns, visible and durable when the future is ready; it
@@ -340,7 +342,18 @@ impl Store {
         selector: Selector,
         at: SystemTime,
     ) -> impl Future<Output = Result<Position, PurgeError>> + Send + use<> {
-        let submitted = self.0.shared.committer.submit(selector, PurgeMode::Hard, at, Urgency::ApplyAnyway);
+        self.invalidate_all(vec![selector], at, "")
+    }
+
+    /// The same for several at one position; `by` says in the receipt what caused it.
+    pub fn invalidate_all(
+        &self,
+        selectors: Vec<Selector>,
+        at: SystemTime,
+        by: &str,
+    ) -> impl Future<Output = Result<Position, PurgeError>> + Send + use<> {
+        let purge = Purge { selectors, mode: PurgeMode::Hard, at, by: by.into(), idempotency_key: None };
+        let submitted = self.0.shared.committer.submit(purge, Urgency::ApplyAnyway);
         let shared = Arc::clone(&self.0.shared);
         async move {
             let receipt = submitted?.await.map_err(|_| PurgeError::Closed)??;
@@ -354,11 +367,42 @@ impl Store {
         self.0.shared.committer.receipt(id)
     }
 
-    /// What a purge would hit, without purging.
-    pub async fn count_matching(&self, selector: &Selector) -> Matching {
-        let (shared, matcher) = (Arc::clone(&self.0.shared), Matcher::of(selector));
-        let job = self.0.shared.walk_pool.submit(usize::MAX, move || count_matching(&shared, &matcher));
+    /// The receipts of the last purges and invalidations, the newest first; of those before a position.
+    pub fn receipts(&self, before: Option<Position>, count_max: usize) -> Vec<Receipt> {
+        self.0.shared.committer.receipts(before, count_max)
+    }
+
+    /// What a purge would hit, without purging. What several selectors name is counted once.
+    pub async fn count_matching(&self, selectors: &[Selector]) -> Matching {
+        let shared = Arc::clone(&self.0.shared);
+        let matchers: Vec<Matcher> = selectors.iter().map(Matcher::of).collect();
+        let job = self.0.shared.walk_pool.submit(usize::MAX, move || look::count(&shared, &matchers));
         job.await.unwrap_or_default()
+    }
+
+    /// Notes that a stored response has answered a request: what was asked for in the last minutes is known from a sample of these.
+    #[inline]
+    pub fn note_hit(&self, response: &StoredResponse, at: Instant) {
+        self.0.shared.recent.note(response.key_hash(), at);
+    }
+
+    /// What the selectors name of what is stored, what was asked for most in the last minutes first; at most `count_max`.
+    pub async fn popular(&self, selectors: &[Selector], count_max: usize) -> Vec<Popular> {
+        let shared = Arc::clone(&self.0.shared);
+        let matchers: Vec<Matcher> = selectors.iter().map(Matcher::of).collect();
+        let job = self.0.shared.walk_pool.submit(usize::MAX, move || look::popular(&shared, &matchers, count_max));
+        job.await.unwrap_or_default()
+    }
+
+    /// Reads one of them. `None`: it is not stored any more, or cannot be read in time.
+    pub async fn read_popular(&self, popular: &Popular) -> Option<Arc<StoredResponse>> {
+        let shared = Arc::clone(&self.0.shared);
+        let key = popular.which.key;
+        let scope_key = match shared.memory.peek(key) {
+            Some(variants) => return look::one_of(&variants, popular),
+            None => look::key_of(&shared, popular).await?,
+        };
+        look::one_of(&*self.load(&scope_key).await?, popular)
     }
 
     #[cfg(test)]
@@ -391,35 +435,4 @@ impl Store {
         let inner = Arc::clone(&self.0);
         let _ = apart("brim-close", move || inner.shut_down()).await;
     }
-}
-
-fn count_matching(shared: &Shared, matcher: &Matcher) -> Matching {
-    let mut matching = Matching::default();
-    let mut examples = Vec::new();
-    shared.catalog.each(|key, card| {
-        let is_live = || shared.clock().state_now(&card.names, card.fetched_at) != PurgeState::Hard;
-        if matcher.matches(&card.names) && is_live() {
-            matching.count += 1;
-            matching.bytes += card.length;
-            if examples.len() < EXAMPLES_MAX {
-                examples.push((key, card.variant));
-            }
-        }
-    });
-    let disk = shared.disk();
-    matching.examples = examples
-        .into_iter()
-        .filter_map(|(key, variant)| {
-            let in_memory = shared.memory.peek(key).and_then(|variants| {
-                variants.iter().find(|one| one.variant == variant).map(|one| one.head.scope.clone())
-            });
-            let scope = in_memory.or_else(|| {
-                let value = disk.as_ref()?.get(&index_key(key, variant))??;
-                Some(record::decode(&value).ok()?.head.scope)
-            })?;
-            let query = scope.query.map_or_else(String::new, |query| format!("?{query}"));
-            Some(format!("{}{}{query}", scope.authority, scope.path))
-        })
-        .collect();
-    matching
 }

@@ -9,7 +9,8 @@ use anyhow::Context;
 use crate::cpu::Cpus;
 use crate::origin::Origin;
 use crate::process::Process;
-use crate::server::{Server, free_addresses, installed, version_of, wait_for};
+use crate::program::{installed, version_of};
+use crate::server::{Server, free_addresses, wait_for};
 
 /// Starts it; it speaks HTTP/1.1 without TLS alone.
 pub(crate) fn start(origin: &Origin, cpus: &Cpus) -> anyhow::Result<Server> {

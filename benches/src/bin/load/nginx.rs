@@ -10,7 +10,8 @@ use anyhow::Context;
 use crate::cpu::Cpus;
 use crate::origin::Origin;
 use crate::process::Process;
-use crate::server::{Addresses, Server, free_addresses, installed, version_of, wait_for};
+use crate::program::{installed, version_of};
+use crate::server::{Addresses, Server, free_addresses, wait_for};
 use crate::tls::Certificate;
 
 /// Files in memory, where Linux has them.

@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use crate::Args;
 use crate::cpu::Cpus;
 use crate::measure::{Row, Sample, Times};
+use crate::spread::spread;
 
 /// One measurement, as soon as it is made.
 pub(crate) fn progress(round: u32, row: &Row, sample: &Sample) -> io::Result<()> {
@@ -39,8 +40,9 @@ pub(crate) fn print(rows: &[Row], cpus: &Cpus, args: &Args) -> anyhow::Result<()
     writeln!(out, "|---|---|---|---|---|---|")?;
     for row in rows {
         let (name, server, client) = (row.workload.name(), row.server, row.client);
-        let cost = spread(&row.samples, 2, cost_us);
-        let (rate, share) = (spread(&row.samples, 0, rate), spread(&row.samples, 0, share_percent));
+        let cost = spread(row.samples.iter().map(cost_us).collect(), 2);
+        let rate = spread(row.samples.iter().map(rate).collect(), 0);
+        let share = spread(row.samples.iter().map(share_percent).collect(), 0);
         writeln!(out, "| {name} | {server} | {client} | {cost} | {rate} | {share} % |")?;
     }
     Ok(())
@@ -66,13 +68,7 @@ pub(crate) fn print_times(all: &[Times]) -> anyhow::Result<()> {
 }
 
 fn quantiles(rounds: &[Histogram<u64>], quantile: f64) -> String {
-    let mut figures: Vec<f64> = rounds.iter().map(|round| round.value_at_quantile(quantile) as f64).collect();
-    figures.sort_by(f64::total_cmp);
-    match figures.as_slice() {
-        [] => "-".to_owned(),
-        [one] => format!("{one:.0}"),
-        [least, .., most] => format!("{:.0} [{least:.0}-{most:.0}]", median(&figures)),
-    }
+    spread(rounds.iter().map(|round| round.value_at_quantile(quantile) as f64).collect(), 0)
 }
 
 fn cost_us(sample: &Sample) -> f64 {
@@ -87,22 +83,6 @@ fn share_percent(sample: &Sample) -> f64 {
     sample.cpu_meanwhile.as_secs_f64() * 100.0 / sample.time.as_secs_f64()
 }
 
-fn spread(samples: &[Sample], digits: usize, figure: impl Fn(&Sample) -> f64) -> String {
-    let mut figures: Vec<f64> = samples.iter().map(figure).collect();
-    figures.sort_by(f64::total_cmp);
-    match figures.as_slice() {
-        [] => "-".to_owned(),
-        [one] => format!("{one:.digits$}"),
-        [least, .., most] => format!("{:.digits$} [{least:.digits$}-{most:.digits$}]", median(&figures)),
-    }
-}
-
-/// Of at least one figure, in order.
-fn median(figures: &[f64]) -> f64 {
-    let middle = figures.len() / 2;
-    if figures.len() % 2 == 1 { figures[middle] } else { (figures[middle - 1] + figures[middle]) / 2.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -110,17 +90,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_medians_with_their_spread() {
-        let samples = [30, 10, 20].map(|cpu_ms| Sample {
+    fn a_request_costs_what_the_server_used_until_it_was_quiet() {
+        let sample = Sample {
             requests: 1000,
             time: Duration::from_millis(100),
-            cpu: Duration::from_millis(cpu_ms),
-            cpu_meanwhile: Duration::from_millis(cpu_ms),
-        });
-        assert_eq!(spread(&samples, 1, cost_us), "20.0 [10.0-30.0]");
-        assert_eq!(spread(&samples, 0, rate), "10000 [10000-10000]");
-        assert_eq!(spread(&samples[..1], 0, share_percent), "30");
-        assert_eq!(spread(&samples[..2], 0, share_percent), "20 [10-30]");
-        assert_eq!(spread(&[], 0, rate), "-");
+            cpu: Duration::from_millis(40),
+            cpu_meanwhile: Duration::from_millis(30),
+        };
+        assert_eq!(cost_us(&sample).round(), 40.0);
+        assert_eq!(rate(&sample).round(), 10_000.0);
+        assert_eq!(share_percent(&sample).round(), 30.0);
     }
 }

@@ -1,7 +1,7 @@
 //! The servers that are measured, and where they listen.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::cpu::Cpus;
 use crate::origin::Origin;
 use crate::process::{Process, START_MAX};
+use crate::program::version_of;
 use crate::tls::Certificate;
 use crate::workload::{Protocol, Workload};
 
@@ -135,23 +136,6 @@ fn listening(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let line: Value = serde_json::from_str(line).ok()?;
     let address = |name: &str| line[name].as_str()?.parse().ok();
     (line["message"] == "listening").then(|| Some((address("http")?, address("https")?)))?
-}
-
-/// The first line that a program prints about itself, wherever it prints it.
-pub(crate) fn version_of(command: &mut Command) -> anyhow::Result<String> {
-    let said = command.output().with_context(|| format!("run {}", command.get_program().display()))?;
-    let text = [said.stdout, said.stderr].concat();
-    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned())
-}
-
-/// Where servers are that only root's PATH names.
-const SERVERS_FOLDER: &str = "/usr/sbin";
-
-/// The program of this name in PATH.
-pub(crate) fn installed(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let mut folders = std::env::split_paths(&path).chain([PathBuf::from(SERVERS_FOLDER)]);
-    folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.is_file()))
 }
 
 #[cfg(test)]

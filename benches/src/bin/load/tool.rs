@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::ClientChoice;
 use crate::client::Target;
-use crate::server::installed;
+use crate::program::installed;
 use crate::workload::{Protocol, Workload};
 
 /// What a tool may take beside the time it was told.

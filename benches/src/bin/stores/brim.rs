@@ -107,7 +107,10 @@ impl Subject for Brim {
 
     fn remove_even(&self) -> anyhow::Result<()> {
         let selector = Selector::SurrogateKeys { site: None, keys: vec![Responses::parity(0).into()] };
-        self.runtime.block_on(self.store.purge(selector, PurgeMode::Hard, SystemTime::now()))?;
+        self.runtime.block_on(
+            self.store
+                .purge(brim_store::Purge::of(selector, PurgeMode::Hard, SystemTime::now()), brim_store::COUNT_WAIT),
+        )?;
         Ok(())
     }
 

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use brim_host::{Grants, Host, HostConfig, KeyDecision, KeyRequest, Plugin, PluginFault, RefusedPlugin};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use brim_host::{
+    Grants, Host, HostConfig, InvalidationCall, InvalidationInputs, KeyDecision, KeyRequest, Plugin, PluginFault,
+    PluginPurge, RefusedPlugin, json,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 /// The component of a plugin, as `brim plugin build` would make it.
 pub fn component(name: &str) -> Vec<u8> {
@@ -50,7 +53,9 @@ pub fn host() -> Host {
 /// A host whose limits of memory and output come before its deadline: touching 16 MiB can take longer than 5 ms.
 pub fn patient_host() -> Host {
     let key_deadline = std::time::Duration::from_millis(400);
-    Host::new(HostConfig { key_deadline, instances_max: 8, ..HostConfig::default() }).expect("a host")
+    let config =
+        HostConfig { key_deadline, invalidation_deadline: key_deadline, instances_max: 8, ..HostConfig::default() };
+    Host::new(config).expect("a host")
 }
 
 /// Compiles and loads a component.
@@ -66,9 +71,9 @@ pub fn plugin(host: &Host, name: &str) -> Plugin {
 /// A request to put to a plugin.
 #[derive(Default)]
 pub struct TestRequest {
-    path: String,
-    query: Option<String>,
-    headers: HeaderMap,
+    pub path: String,
+    pub query: Option<String>,
+    pub headers: HeaderMap,
 }
 
 impl TestRequest {
@@ -93,4 +98,68 @@ impl TestRequest {
             headers: &self.headers,
         })
     }
+}
+
+/// A request and its response to put to an invalidation rule.
+#[derive(Default)]
+pub struct TestExchange {
+    pub method: &'static str,
+    pub request: TestRequest,
+    pub request_content: Vec<u8>,
+    pub status: u16,
+    pub response_headers: HeaderMap,
+    pub response_content: Vec<u8>,
+}
+
+impl TestExchange {
+    pub fn of(method: &'static str, target: &str, status: u16) -> Self {
+        Self { method, request: TestRequest::get(target), status, ..Self::default() }
+    }
+
+    pub fn sent(mut self, content: &str) -> Self {
+        self.request_content = content.into();
+        self
+    }
+
+    pub fn answered(mut self, content: &str) -> Self {
+        self.response_content = content.into();
+        self
+    }
+
+    /// As the node would make it for this plugin.
+    pub fn call(&self, plugin: &Plugin) -> InvalidationCall {
+        let declared = plugin.invalidation_inputs();
+        let selected = |content: &[u8], of: fn(&InvalidationInputs) -> &Vec<json::Pointer>| {
+            json::select(content, declared.map_or(&[], |inputs| of(inputs)))
+        };
+        let request = KeyRequest {
+            method: self.method,
+            scheme: "https",
+            authority: "shop.example",
+            path: &self.request.path,
+            query: self.request.query.as_deref(),
+            headers: &self.request.headers,
+        };
+        plugin.invalidation_call(
+            &request,
+            selected(&self.request_content, |inputs| &inputs.request_values),
+            StatusCode::from_u16(self.status).expect("a status"),
+            &self.response_headers,
+            selected(&self.response_content, |inputs| &inputs.response_values),
+        )
+    }
+
+    pub fn tags(&self, plugin: &Plugin) -> Result<Vec<Box<str>>, PluginFault> {
+        plugin.tags(&self.call(plugin))
+    }
+
+    pub fn purges(&self, plugin: &Plugin) -> Result<Vec<PluginPurge>, PluginFault> {
+        plugin.purges(&self.call(plugin))
+    }
+}
+
+/// The plugin with these values of `brim:rules/config`.
+pub fn configured(host: &Host, name: &str, values: &[(&str, &str)]) -> Plugin {
+    let config = values.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    load(host, &component(name), &Grants { log: true, config: Some(config) }).expect("a plugin")
 }

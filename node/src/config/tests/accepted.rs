@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use brim_semantics::KeySeparator;
+
+use super::super::template::Template;
 use super::*;
 
 #[test]
@@ -21,6 +24,9 @@ fn the_least_file_gets_the_documented_defaults() {
     assert!(config.tls.certificates.is_empty());
     assert_eq!(config.admin.listen, ADMIN_ADDRESS);
     assert_eq!(config.admin.token_file, PathBuf::from("/etc/brim/brim-data/admin.token"));
+    let admin = &config.admin;
+    assert_eq!((admin.purges_per_minute, admin.blast_radius_max, admin.blast_radius_share), (600, None, None));
+    assert_eq!(config.node_name, None);
     assert_eq!(
         config.store,
         StoreSection {
@@ -49,11 +55,22 @@ fn the_least_file_gets_the_documented_defaults() {
     assert_eq!((route.path.as_str(), route.origin.as_str(), route.cache), ("/", "api", CacheMode::On));
     assert_eq!(route.policy, brim_semantics::CachePolicy::default());
     assert_eq!((route.cache_key_plugin.as_deref(), route.surrogate_keys_to_client), (None, false));
+    let tagging = TaggingConfig {
+        fields: brim_semantics::KeyField::defaults().to_vec(),
+        keys: Vec::new(),
+        overflow: KeyOverflow::Refuse,
+        content_max: 1 << 20,
+        items: None,
+        plugin: None,
+        writes: WritesConfig::default(),
+    };
+    assert_eq!(route.tagging, tagging);
 }
 
 pub(super) const EVERYTHING: &str = r#"
 data_dir = "../data"
 region = "eu"
+node_name = "edge-1"
 
 [resolver]
 servers = ["127.0.0.1:5353", "[::1]:53"]
@@ -80,6 +97,9 @@ certificates = [{ cert = "cert.pem", key = "/keys/key.pem" }]
 [admin]
 listen = "127.0.0.1:0"
 token_file = "token"
+purges_per_minute = 30
+blast_radius_max = 1000
+blast_radius_share = 20
 
 [store]
 disk_max = "1GiB"
@@ -90,6 +110,7 @@ finish_unread = "0B"
 
 [plugins]
 key_deadline = "10ms"
+invalidation_deadline = "20ms"
 memory_max = "32MiB"
 instances_max = 8
 component_bytes_max = "2MiB"
@@ -155,7 +176,7 @@ cache = "off"
 [[sites.routes]]
 path = "/api/v1"
 origin = "api"
-plugins = { cache_key = "tenant-key" }
+plugins = { cache_key = "tenant-key", invalidation = "rest-tags" }
 heuristic = false
 heuristic_max = "1h"
 store_set_cookie = true
@@ -165,6 +186,20 @@ stale_if_error = "1d"
 freshness_max = "12h"
 targeted_fields = ["Brim-CDN-Cache-Control", "CDN-Cache-Control"]
 surrogate_keys_to_client = true
+surrogate_key_fields = ["Surrogate-Key", { field = "X-Tags", separator = "comma" }]
+surrogate_keys = ["catalogue", "tenant:{header.X-Tenant}"]
+surrogate_keys_overflow = "cut"
+tag_content_max = "64KiB"
+[sites.routes.items]
+list = "/data/items"
+id = "/id"
+type = "product"
+paging = ["page"]
+order = "mutable"
+[sites.routes.writes]
+surrogate_keys = ["reports"]
+urls = ["/reports?of={path.3}"]
+prefixes = ["/lists/"]
 [[sites.routes]]
 path = "/api"
 origin = "api"
@@ -185,6 +220,9 @@ fn every_option_of_the_node_arrives() {
     let certificate = CertificateFiles { cert: "/etc/brim/cert.pem".into(), key: "/keys/key.pem".into() };
     assert_eq!(config.tls.certificates, [certificate]);
     assert_eq!(config.admin.token_file, PathBuf::from("/etc/brim/token"));
+    let admin = &config.admin;
+    assert_eq!((admin.purges_per_minute, admin.blast_radius_max, admin.blast_radius_share), (30, Some(1000), Some(20)));
+    assert_eq!(config.node_name.as_deref(), Some("edge-1"));
     assert_eq!(
         config.store,
         StoreSection {
@@ -197,6 +235,7 @@ fn every_option_of_the_node_arrives() {
     );
     let plugins = &config.plugins;
     assert_eq!((plugins.key_deadline, plugins.memory_max), (Duration::from_millis(10), 32 << 20));
+    assert_eq!(plugins.invalidation_deadline, Duration::from_millis(20));
     assert_eq!((plugins.instances_max, plugins.component_bytes_max), (8, 2 << 20));
     assert_eq!(plugins.config["tenant-key"]["header"], "x-tenant");
     let access = AccessLog::File("/etc/brim/access.log".into());
@@ -272,6 +311,24 @@ fn every_option_of_a_site_arrives_and_the_longest_path_comes_first() {
     let route = &site.routes[0];
     assert_eq!(route.cache_key_plugin.as_deref(), Some("tenant-key"));
     assert!(route.surrogate_keys_to_client);
+    let tagging = &route.tagging;
+    assert_eq!(tagging.plugin.as_deref(), Some("rest-tags"));
+    let fields: Vec<_> = tagging.fields.iter().map(|field| (field.name.as_str(), field.separator)).collect();
+    assert_eq!(fields, [("surrogate-key", KeySeparator::Space), ("x-tags", KeySeparator::Comma)]);
+    let texts = |templates: &[Template]| templates.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(&tagging.keys), ["catalogue", "tenant:{header.x-tenant}"]);
+    assert_eq!((tagging.overflow, tagging.content_max), (KeyOverflow::Cut, 64 << 10));
+    let items = ItemRule {
+        list: "/data/items".into(),
+        id: "/id".into(),
+        kind: "product".into(),
+        paging: vec!["page".into()],
+        order: ListOrder::Mutable,
+    };
+    assert_eq!(tagging.items.as_ref(), Some(&items));
+    assert_eq!(texts(&tagging.writes.surrogate_keys), ["reports"]);
+    assert_eq!(texts(&tagging.writes.urls), ["/reports?of={path.3}"]);
+    assert_eq!(texts(&tagging.writes.prefixes), ["/lists/"]);
     let policy = &route.policy;
     assert_eq!((policy.heuristic, policy.heuristic_max), (false, Duration::from_secs(3_600)));
     assert!(policy.store_set_cookie && policy.ignore_request_directives);

@@ -31,6 +31,7 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
         ("listen.body_idle_timeout", limits::BODY_IDLE_TIMEOUT),
         ("listen.drain_timeout", limits::DRAIN_TIMEOUT),
         ("plugins.key_deadline", limits::KEY_DEADLINE),
+        ("plugins.invalidation_deadline", limits::INVALIDATION_DEADLINE),
         ("origins.<name>.connect_timeout", limits::CONNECT_TIMEOUT),
         ("origins.<name>.response_timeout", limits::RESPONSE_TIMEOUT),
         ("origins.<name>.body_idle_timeout", limits::BODY_IDLE_TIMEOUT),
@@ -55,6 +56,7 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
         ("listen.query_content_max", limits::QUERY_CONTENT_MAX),
         ("plugins.memory_max", limits::PLUGIN_MEMORY_MAX),
         ("plugins.component_bytes_max", limits::COMPONENT_BYTES_MAX),
+        ("sites[].routes[].tag_content_max", limits::TAG_CONTENT_MAX),
     ];
     let counts = [
         ("listen.connections_max", limits::CONNECTIONS_MAX),
@@ -70,6 +72,7 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
         ("plugins.instances_max", limits::INSTANCES_MAX),
         ("origins.<name>.endpoints[].weight", limits::WEIGHT),
         ("origins.<name>.endpoints[].priority", limits::PRIORITY),
+        ("admin.purges_per_minute", limits::PURGES_PER_MINUTE),
         ("origins.<name>.panic_threshold", limits::PANIC_THRESHOLD),
         ("origins.<name>.health.healthy_after", limits::HEALTHY_AFTER),
         ("origins.<name>.health.unhealthy_after", limits::UNHEALTHY_AFTER),
@@ -108,11 +111,17 @@ fn every_key_has_its_row() {
             None => keys.push(path),
         }
     }
-    keys.extend(["region".to_owned(), "resolver.servers".to_owned()]);
+    keys.extend(["region".to_owned(), "node_name".to_owned(), "resolver.servers".to_owned()]);
     let site = &file["sites"][0];
     keys.extend(site.as_table().unwrap().keys().filter(|key| *key != "routes").map(|key| format!("sites[].{key}")));
     for route in site["routes"].as_array().unwrap() {
-        keys.extend(route.as_table().unwrap().keys().map(|key| format!("sites[].routes[].{key}")));
+        for (key, value) in route.as_table().unwrap() {
+            let path = format!("sites[].routes[].{key}");
+            match value.as_table().filter(|_| key != "plugins") {
+                Some(table) => keys.extend(table.keys().map(|key| format!("{path}.{key}"))),
+                None => keys.push(path),
+            }
+        }
     }
     let missing: Vec<_> = keys.iter().filter(|key| !PAGE.contains(&format!("| `{key}` |"))).collect();
     assert!(missing.is_empty() && keys.len() > 50, "{missing:?}");

@@ -63,7 +63,7 @@ fn every_section_refuses_unknown_keys() {
     let rows = [
         (
             "colour = 1",
-            "colour: unknown key; known here: data_dir, resolver, region, origins, listen, tls, admin, store, plugins, log, sites",
+            "colour: unknown key; known here: data_dir, node_name, resolver, region, origins, listen, tls, admin, store, plugins, log, sites",
         ),
         ("[listen]\nhttps_port = 1", "listen.https_port: unknown key; known here: "),
         ("[tls]\ncertificate = 1", "tls.certificate: unknown key; did you mean `certificates`?"),
@@ -71,7 +71,17 @@ fn every_section_refuses_unknown_keys() {
             "[[tls.certificates]]\ncert = \"c\"\nkey = \"k\"\nchain = \"x\"",
             "tls.certificates[0].chain: unknown key; known here: cert, key",
         ),
-        ("[admin]\ntoken = \"x\"", "admin.token: unknown key; known here: listen, token_file"),
+        (
+            "[admin]\ntoken = \"x\"",
+            "admin.token: unknown key; known here: listen, token_file, purges_per_minute, blast_radius_max, blast_radius_share",
+        ),
+        ("[admin]\npurges_per_minute = -1", "admin.purges_per_minute: -1 is not within 0 to 1000000"),
+        ("[admin]\nblast_radius_share = 101", "admin.blast_radius_share: 101 is above 100"),
+        (
+            "[admin]\nblast_radius_max = \"10\"",
+            "admin.blast_radius_max: expected a whole number, found the text \"10\"",
+        ),
+        ("node_name = \"a b\"", "node_name: "),
         ("[store]\nmemorymax = \"1GiB\"", "store.memorymax: unknown key; did you mean `memory_max`?"),
         ("[plugins]\nkey-deadline = \"1ms\"", "plugins.key-deadline: unknown key; did you mean `key_deadline`?"),
         ("[log]\nacces = \"off\"", "log.acces: unknown key; did you mean `access`?"),

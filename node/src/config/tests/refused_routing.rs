@@ -167,8 +167,8 @@ fn routes_need_a_path_and_an_origin_of_their_own() {
             "sites[0].routes[1].path: \"/é\" holds what no path can: write it percent-encoded, without query",
         ),
         (
-            "plugins = { invalidation = \"x\" }",
-            "sites[0].routes[0].plugins.invalidation: this hook is not available in this version",
+            "plugins = { invalidation = \"a b\" }",
+            "sites[0].routes[0].plugins.invalidation: \"a b\" is not a name: letters, digits, -, _ and ., beginning with a letter or digit, at most 64",
         ),
         (
             "plugins = { cache_key = \"../x\" }",

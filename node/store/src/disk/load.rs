@@ -79,7 +79,7 @@ fn read_entry(shared: &Shared, disk: &Disk, key: &CacheKey, which: Which) -> Res
         // Replaced since, or another key with the same hash.
         return Err(Unusable::Gone);
     }
-    let names = Arc::new(Names::of(&entry.head.scope, &entry.head.surrogate_keys));
+    let names = Arc::new(Names::of_head(&entry.head));
     if shared.clock().state_now(&names, entry.head.fetched_at) == PurgeState::Hard {
         return Err(Unusable::Purged);
     }

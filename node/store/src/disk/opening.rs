@@ -12,7 +12,6 @@ use super::{Disk, Failure};
 use crate::catalog::{Card, Found, Whereabouts, Which};
 use crate::dir::{self, StoreId};
 use crate::index::{Generations, Index, IndexError, IndexKey, SledIndex, is_no_space, split_index_key};
-use crate::purge::Names;
 use crate::record::{self, Summary};
 use crate::segment::record_bytes;
 use crate::shared::Shared;
@@ -166,8 +165,7 @@ impl Taking<'_> {
         // A position beyond the log's end was shown by a process that could not write it down. It will be given again, and must
         // not look older than what was fetched after it. What this process has shown, it knows.
         let known_to = if self.is_again { clock.latest() } else { self.shared.log_latest };
-        let names = Names::of(&entry.scope, &entry.surrogate_keys);
-        if entry.fetched_at > known_to || clock.state_now(&names, entry.fetched_at) == PurgeState::Hard {
+        if entry.fetched_at > known_to || clock.state_now(&entry.names, entry.fetched_at) == PurgeState::Hard {
             return None;
         }
         Some(Card {
@@ -177,7 +175,7 @@ impl Taking<'_> {
             length: entry.place.length,
             at: Whereabouts::Written { segment: entry.place.segment, entry_bytes },
             used: false,
-            names: names.into(),
+            names: entry.names.clone().into(),
         })
     }
 

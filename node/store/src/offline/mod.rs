@@ -155,7 +155,7 @@ impl Purges {
     }
 
     fn standing(&self, head: &ResponseHead) -> Standing {
-        let names = Names::of(&head.scope, &head.surrogate_keys);
+        let names = Names::of_head(head);
         match self.table.state(&names, head.fetched_at) {
             PurgeState::Hard => Standing::Hard,
             PurgeState::Live | PurgeState::Soft if matches!(self.facts.state, LogState::Damaged(_)) => {

@@ -5,6 +5,8 @@
 //! - Once `latest()` shows a position, every purge up to it is in the table.
 //! - The table is bounded: when too many marks are live the older ones are folded into buckets that many names share.
 //!   Coarser, never weaker: a response that shares a bucket with a newer purge is taken for purged.
+//! - Predicates (what `Match` and `Variant` say) are kept as they are, [`PREDICATES_MAX`] of them; the oldest is folded into what covers
+//!   all that it can hold for. A response is asked by those that came after its last check only.
 //! - A mark is forgotten only when nothing that was fetched before it can exist any more (`horizon`). Should something exist all
 //!   the same, it is taken for purged: what is forgotten is forgotten into the mark of everything.
 //! - Its lock is held for a purge, or for some hundred marks, never for all of them.
@@ -29,6 +31,9 @@ const BUCKETS: usize = 1 << 20;
 pub(crate) const PREFIXES_MAX: usize = 256;
 /// Authorities with prefix marks. Beyond it everything is marked.
 pub(crate) const PREFIX_AUTHORITIES_MAX: usize = 4096;
+
+/// Predicates with a mark of their own; each newer than its last check is asked of a response once.
+pub(crate) const PREDICATES_MAX: usize = 256;
 
 /// The newest hard and the newest soft purge of a name; 0 is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,6 +81,8 @@ pub(crate) struct Table {
     /// The newest mark in a bucket.
     buckets_newest: u64,
     pub(crate) prefixes: Prefixes,
+    /// [`Matcher::Variant`] and [`Matcher::Match`], each once.
+    pub(crate) predicates: Vec<(Matcher, Marks)>,
     /// What is to be dropped when nobody waits.
     discarded: Vec<Prefixes>,
 }
@@ -88,6 +95,7 @@ impl PartialEq for Table {
             && self.named == other.named
             && self.buckets == other.buckets
             && self.prefixes == other.prefixes
+            && self.predicates == other.predicates
     }
 }
 
@@ -107,6 +115,7 @@ impl Table {
                     self.order.clear();
                     self.buckets = Vec::new();
                     self.buckets_newest = 0;
+                    self.predicates.clear();
                     self.discarded.push(std::mem::take(&mut self.prefixes));
                 }
             }
@@ -119,6 +128,11 @@ impl Table {
                 let mut marks = Marks::default();
                 marks.raise(position, mode);
                 self.join_prefix(*authority, path_prefix, marks);
+            }
+            Matcher::Variant(_) | Matcher::Match(_) => {
+                let mut marks = Marks::default();
+                marks.raise(position, mode);
+                self.join_predicate(matcher.clone(), marks);
             }
         }
         self.latest = self.latest.max(position);
@@ -140,6 +154,23 @@ impl Table {
             let mut all = Marks::default();
             prefixes.drain(..).for_each(|(_, marks)| all.join(marks));
             prefixes.push(("".into(), all));
+        }
+    }
+
+    pub(crate) fn join_predicate(&mut self, predicate: Matcher, marks: Marks) {
+        if let Some((_, known)) = self.predicates.iter_mut().find(|(known, _)| *known == predicate) {
+            known.join(marks);
+            return;
+        }
+        self.predicates.push((predicate, marks));
+        if self.predicates.len() <= PREDICATES_MAX {
+            return;
+        }
+        let oldest = (0..self.predicates.len()).min_by_key(|at| self.predicates[*at].1.newest()).unwrap_or(0);
+        let (predicate, marks) = self.predicates.swap_remove(oldest);
+        match predicate.cover() {
+            Some(name) => self.join_name(name, marks),
+            None => self.everything.join(marks),
         }
     }
 
@@ -215,14 +246,16 @@ impl Table {
             prefixes.retain(|(_, marks)| marks.newest() > oldest);
             !prefixes.is_empty()
         });
+        self.predicates.retain(|(_, marks)| marks.newest() > oldest);
         before - self.prefixes_count()
     }
 
     fn prefixes_count(&self) -> usize {
-        self.prefixes.values().map(Vec::len).sum()
+        self.prefixes.values().map(Vec::len).sum::<usize>() + self.predicates.len()
     }
 
-    pub(crate) fn marks_of(&self, names: &Names) -> Marks {
+    /// The marks of what names a response; of predicates those that were raised after `since`.
+    fn marks_of(&self, names: &Names, since: u64) -> Marks {
         let mut marks = self.everything;
         let mut join = |name: &u64| {
             if let Some(found) = self.named.get(name) {
@@ -238,14 +271,21 @@ impl Table {
             names.keys.iter().for_each(join);
         }
         if let Some(prefixes) = self.prefixes.get(&names.authority) {
-            let matching = prefixes.iter().filter(|(prefix, _)| names.path.starts_with(&**prefix));
+            let matching = prefixes.iter().filter(|(prefix, _)| names.path().starts_with(&**prefix));
             matching.for_each(|(_, found)| marks.join(*found));
         }
+        let newer = self.predicates.iter().filter(|(_, marks)| marks.newest() > since);
+        newer.filter(|(predicate, _)| predicate.matches(names)).for_each(|(_, found)| marks.join(*found));
         marks
     }
 
     pub(crate) fn state(&self, names: &Names, fetched_at: Position) -> PurgeState {
-        let marks = self.marks_of(names);
+        self.state_since(names, fetched_at, fetched_at.0)
+    }
+
+    /// The same, where it is known what the predicates up to `since` make of it.
+    fn state_since(&self, names: &Names, fetched_at: Position, since: u64) -> PurgeState {
+        let marks = self.marks_of(names, since);
         if marks.hard > fetched_at.0 {
             PurgeState::Hard
         } else if marks.soft > fetched_at.0 {
@@ -347,7 +387,14 @@ impl Clock {
     #[cold]
     fn check(&self, names: &Names, fetched_at: Position, checked: &Checked) -> PurgeState {
         let table = self.table.read();
-        let state = table.state(names, fetched_at);
+        // What was found before holds for ever: it is the same response, and marks only rise.
+        let before = checked.0.load(Ordering::Relaxed);
+        let since = if before & 3 == 0 { fetched_at.0 } else { fetched_at.0.max(before >> 2) };
+        let state = match (before & 3, table.state_since(names, fetched_at, since)) {
+            (HARD, _) => PurgeState::Hard,
+            (SOFT, PurgeState::Live) => PurgeState::Soft,
+            (_, found) => found,
+        };
         let outcome = match state {
             PurgeState::Live => LIVE,
             PurgeState::Soft => SOFT,
@@ -375,7 +422,7 @@ mod tests {
 
     fn names(path: &str) -> Names {
         let scope = Scope { site: "s".into(), authority: "a".into(), path: path.into(), query: None };
-        Names::of(&scope, &["k".into()])
+        Names::of_scope(&scope, &["k".into()])
     }
 
     fn url(path: &str) -> Matcher {

@@ -8,7 +8,10 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::clock::{Marks, Table};
-use super::{Position, PurgeMode, Receipt, Selector};
+use super::names::Matcher;
+use super::predicate::{Predicate, VariantOf};
+use super::receipts::Receipts;
+use super::{Position, Purge, PurgeMode, Selector};
 use crate::dir::StoreId;
 
 const FILE_MAGIC: &[u8; 8] = b"BRIMPLOG";
@@ -48,6 +51,49 @@ pub(crate) enum LogRecord {
         soft: u64,
     },
     Buckets(Vec<(u64, u64, u64)>),
+    /// A purge with who asked for it. [`LogRecord::Purge`] is how earlier versions wrote one.
+    Ordered {
+        position: Position,
+        selectors: Vec<Selector>,
+        mode: PurgeMode,
+        at: SystemTime,
+        durable_at: SystemTime,
+        by: Box<str>,
+        idempotency_key: Option<Box<str>>,
+    },
+    /// What a purge hit, told later and not awaited by anybody.
+    Counted {
+        position: Position,
+        matched: u64,
+        bytes: u64,
+        at: SystemTime,
+        /// As the receipt has it: the purge's own record was written before its sync.
+        durable_at: SystemTime,
+    },
+    Variant {
+        variant: VariantOf,
+        hard: u64,
+        soft: u64,
+    },
+    Match {
+        predicate: Predicate,
+        hard: u64,
+        soft: u64,
+    },
+}
+
+impl LogRecord {
+    pub(crate) fn ordered(position: Position, purge: &Purge, durable_at: SystemTime) -> Self {
+        Self::Ordered {
+            position,
+            selectors: purge.selectors.clone(),
+            mode: purge.mode,
+            at: purge.at,
+            durable_at,
+            by: purge.by.clone(),
+            idempotency_key: purge.idempotency_key.clone(),
+        }
+    }
 }
 
 /// How a log ends.
@@ -122,17 +168,28 @@ pub(crate) fn replay(bytes: &[u8], store: StoreId, mut apply: impl FnMut(LogReco
 }
 
 /// The whole table, and the receipts still remembered, as the content of a new log.
-pub(crate) fn checkpoint(store: StoreId, table: &Table, receipts: &[Receipt]) -> Option<Vec<u8>> {
+pub(crate) fn checkpoint(store: StoreId, table: &Table, receipts: &Receipts) -> Option<Vec<u8>> {
     let mut out = file_header(store);
     let mut records = Vec::new();
-    for receipt in receipts {
-        records.push(LogRecord::Purge {
+    for receipt in receipts.iter() {
+        records.push(LogRecord::Ordered {
             position: receipt.position,
-            selector: receipt.selector.clone(),
+            selectors: receipt.selectors.clone(),
             mode: receipt.mode,
             at: receipt.applied_at,
+            durable_at: receipt.durable_at,
+            by: receipt.by.clone(),
+            idempotency_key: receipt.idempotency_key.clone(),
         });
-        records.push(LogRecord::Matched { position: receipt.position, matched: receipt.matched });
+        if let Some(at) = receipt.reclaimed_at {
+            records.push(LogRecord::Counted {
+                position: receipt.position,
+                matched: receipt.matched,
+                bytes: receipt.matched_bytes,
+                at,
+                durable_at: receipt.durable_at,
+            });
+        }
         if records.len() >= 128 {
             encode_frame(&records, &mut out)?;
             records.clear();
@@ -160,6 +217,20 @@ pub(crate) fn checkpoint(store: StoreId, table: &Table, receipts: &[Receipt]) ->
             })
             .collect();
         encode_frame(&records, &mut out)?;
+    }
+    for (predicate, Marks { hard, soft }) in &table.predicates {
+        let (hard, soft) = (*hard, *soft);
+        match predicate {
+            Matcher::Variant(variant) => {
+                encode_frame(&[LogRecord::Variant { variant: variant.clone(), hard, soft }], &mut out)?;
+            }
+            Matcher::Match(predicate) => {
+                encode_frame(&[LogRecord::Match { predicate: predicate.clone(), hard, soft }], &mut out)?;
+            }
+            Matcher::Everything | Matcher::Named(_) | Matcher::Prefix { .. } => {
+                debug_assert!(false, "these have marks of their own");
+            }
+        }
     }
     Some(out)
 }

@@ -7,7 +7,6 @@
 //!   was promised that it survives, and a response known to be outdated must not be reused.
 //! - At most [`PENDING_MAX`] purges wait, and four times as many invalidations.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -18,8 +17,9 @@ use tokio::sync::oneshot;
 
 use super::clock::Clock;
 use super::codec::{FRAME_BYTES_MAX, LogRecord};
-use super::log::{Checkpoint, PurgeLog, RECEIPTS_MAX};
-use super::{Matcher, Position, PurgeError, PurgeMode, Receipt, SELECTOR_BYTES_MAX, Selector};
+use super::log::{Checkpoint, PurgeLog};
+use super::receipts::Receipts;
+use super::{Matcher, Position, Purge, PurgeError, PurgeMode, Receipt, SELECTOR_BYTES_MAX, SELECTORS_MAX};
 use crate::dir::StoreId;
 
 /// Purges that may wait for the log; one sync serves them all.
@@ -39,12 +39,21 @@ pub(crate) enum Urgency {
     ApplyAnyway,
 }
 
+/// What a purge hit.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    position: Position,
+    matched: u64,
+    bytes: u64,
+    at: SystemTime,
+    /// Noted with it.
+    durable_at: SystemTime,
+}
+
 type Answer = oneshot::Sender<Result<Receipt, PurgeError>>;
 
 struct Pending {
-    selector: Selector,
-    mode: PurgeMode,
-    at: SystemTime,
+    purge: Purge,
     urgency: Urgency,
     answer: Answer,
 }
@@ -54,7 +63,7 @@ struct Queue {
     pending: Vec<Pending>,
     pending_bytes: usize,
     /// What purges hit, to be noted with the next write.
-    matched: Vec<(Position, u64)>,
+    counted: Vec<Counted>,
     rename: Option<(StoreId, std::sync::mpsc::SyncSender<io::Result<()>>)>,
     closed: bool,
 }
@@ -64,7 +73,7 @@ struct Shared {
     clock: Clock,
     queue: Mutex<Queue>,
     wake: Condvar,
-    receipts: Mutex<VecDeque<Receipt>>,
+    receipts: Mutex<Receipts>,
     growth_max: u64,
     /// Why the log could not be written the last time, if so.
     failure: Mutex<Option<String>>,
@@ -79,7 +88,7 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// `growth_max`: the bytes by which the log grows before it is written anew.
-    pub(crate) fn start(log: PurgeLog, clock: Clock, receipts: VecDeque<Receipt>, growth_max: u64) -> io::Result<Self> {
+    pub(crate) fn start(log: PurgeLog, clock: Clock, receipts: Receipts, growth_max: u64) -> io::Result<Self> {
         let shared = Arc::new(Shared { clock, receipts: Mutex::new(receipts), growth_max, ..Shared::default() });
         let thread = std::thread::Builder::new().name("brim-purge-log".into()).spawn({
             let shared = Arc::clone(&shared);
@@ -95,12 +104,13 @@ impl Committer {
     /// Enqueued when this returns; the answer comes when it is durable and visible.
     pub(crate) fn submit(
         &self,
-        selector: Selector,
-        mode: PurgeMode,
-        at: SystemTime,
+        purge: Purge,
         urgency: Urgency,
     ) -> Result<oneshot::Receiver<Result<Receipt, PurgeError>>, PurgeError> {
-        let bytes = selector.text_bytes();
+        if purge.selectors.len() > SELECTORS_MAX {
+            return Err(PurgeError::TooMany(purge.selectors.len()));
+        }
+        let bytes = purge.text_bytes();
         if bytes > SELECTOR_BYTES_MAX {
             return Err(PurgeError::TooLong(bytes));
         }
@@ -118,24 +128,33 @@ impl Committer {
             return Err(PurgeError::Busy(queue.pending.len()));
         }
         queue.pending_bytes += bytes;
-        queue.pending.push(Pending { selector, mode, at, urgency, answer });
+        queue.pending.push(Pending { purge, urgency, answer });
         drop(queue);
         self.shared.wake.notify_one();
         Ok(answered)
     }
 
-    pub(crate) fn note_matched(&self, position: Position, matched: u64) {
-        if let Some(receipt) = self.shared.receipts.lock().iter_mut().find(|receipt| receipt.position == position) {
-            receipt.matched = matched;
-        }
+    pub(crate) fn note_counted(&self, position: Position, matched: u64, bytes: u64, at: SystemTime) {
+        // One that is not remembered any more need not be noted.
+        let receipt =
+            self.shared.receipts.lock().note(position, matched, bytes, Some(at)).map(|receipt| receipt.durable_at);
+        let Some(durable_at) = receipt else { return };
+        let counted = Counted { position, matched, bytes, at, durable_at };
         let mut queue = self.shared.queue.lock();
-        if queue.matched.len() < PENDING_MAX {
-            queue.matched.push((position, matched));
+        if queue.counted.len() < PENDING_MAX {
+            queue.counted.push(counted);
         }
     }
 
     pub(crate) fn receipt(&self, id: &str) -> Option<Receipt> {
-        self.shared.receipts.lock().iter().find(|receipt| receipt.id == id).cloned()
+        self.shared.receipts.lock().find(id).cloned()
+    }
+
+    /// The newest first, of those before a position.
+    pub(crate) fn receipts(&self, before: Option<Position>, count_max: usize) -> Vec<Receipt> {
+        let receipts = self.shared.receipts.lock();
+        let older = receipts.iter().rev().filter(|receipt| before.is_none_or(|before| receipt.position < before));
+        older.take(count_max).cloned().collect()
     }
 
     /// Writes the log anew under another store's id; blocks until it is durable.
@@ -186,7 +205,7 @@ fn run(shared: &Shared, mut log: PurgeLog) {
     }
     loop {
         shared.log_bytes.store(log.bytes(), std::sync::atomic::Ordering::Relaxed);
-        let (pending, matched, rename, closed) = {
+        let (pending, counted, rename, closed) = {
             let mut queue = shared.queue.lock();
             while queue.pending.is_empty() && queue.rename.is_none() && !queue.closed {
                 if !is_owing {
@@ -197,7 +216,7 @@ fn run(shared: &Shared, mut log: PurgeLog) {
             }
             let rename = queue.rename.take();
             queue.pending_bytes = 0;
-            (std::mem::take(&mut queue.pending), std::mem::take(&mut queue.matched), rename, queue.closed)
+            (std::mem::take(&mut queue.pending), std::mem::take(&mut queue.counted), rename, queue.closed)
         };
         if let Some((store, answer)) = rename {
             let done = checkpoint(shared, &mut log, store);
@@ -208,8 +227,8 @@ fn run(shared: &Shared, mut log: PurgeLog) {
             let store = log.store();
             is_owing = checkpoint(shared, &mut log, store).is_err();
         }
-        if !pending.is_empty() || (closed && !matched.is_empty()) {
-            is_owing |= !commit(shared, &mut log, pending, &matched);
+        if !pending.is_empty() || (closed && !counted.is_empty()) {
+            is_owing |= !commit(shared, &mut log, pending, &counted);
         }
         if closed && shared.queue.lock().pending.is_empty() {
             return;
@@ -218,9 +237,11 @@ fn run(shared: &Shared, mut log: PurgeLog) {
 }
 
 fn checkpoint(shared: &Shared, log: &mut PurgeLog, store: StoreId) -> io::Result<()> {
-    let receipts: Vec<Receipt> = shared.receipts.lock().iter().cloned().collect();
-    // Encoded under the clock's lock, written without it: a hit may wait for the one, never for a disk.
-    let checkpoint = shared.clock.with_table(|table| Checkpoint::of(store, table, &receipts));
+    // Encoded under the locks, written without them: a hit may wait for the one, never for a disk.
+    let checkpoint = {
+        let receipts = shared.receipts.lock();
+        shared.clock.with_table(|table| Checkpoint::of(store, table, &receipts))
+    };
     let done = checkpoint.and_then(|checkpoint| log.rewrite(&checkpoint));
     note(shared, &done);
     done
@@ -246,39 +267,67 @@ fn write(shared: &Shared, log: &mut PurgeLog, records: &[LogRecord]) -> io::Resu
     done
 }
 
+/// Answers those that were made before under their idempotency key, and leaves the others.
+fn without_repeated(shared: &Shared, pending: Vec<Pending>) -> Vec<Pending> {
+    let mut made: Vec<Pending> = Vec::with_capacity(pending.len());
+    let receipts = shared.receipts.lock();
+    for purge in pending {
+        let is_same = |other: &&Pending| {
+            purge.purge.idempotency_key.is_some()
+                && other.purge.idempotency_key == purge.purge.idempotency_key
+                && other.purge.by == purge.purge.by
+        };
+        let answer = match receipts.repeated(&purge.purge) {
+            Ok(None) if made.iter().any(|other| is_same(&other)) => Err(PurgeError::Busy(made.len())),
+            Ok(None) => {
+                made.push(purge);
+                continue;
+            }
+            Ok(Some(receipt)) => Ok(receipt),
+            Err(error) => Err(error),
+        };
+        let _ = purge.answer.send(answer);
+    }
+    made
+}
+
 /// False if something was shown that is not in the log.
-fn commit(shared: &Shared, log: &mut PurgeLog, pending: Vec<Pending>, matched: &[(Position, u64)]) -> bool {
+fn commit(shared: &Shared, log: &mut PurgeLog, pending: Vec<Pending>, counted: &[Counted]) -> bool {
+    let pending = without_repeated(shared, pending);
+    if pending.is_empty() && counted.is_empty() {
+        return true;
+    }
     let first = shared.clock.latest().0 + 1;
-    let notes = matched.iter().map(|(position, matched)| LogRecord::Matched { position: *position, matched: *matched });
+    let notes = counted.iter().map(|counted| LogRecord::Counted {
+        position: counted.position,
+        matched: counted.matched,
+        bytes: counted.bytes,
+        at: counted.at,
+        durable_at: counted.durable_at,
+    });
     let mut records: Vec<LogRecord> = notes.collect();
     let positions: Vec<Position> = (first..).take(pending.len()).map(Position).collect();
-    records.extend(pending.iter().zip(&positions).map(|(purge, position)| LogRecord::Purge {
-        position: *position,
-        selector: purge.selector.clone(),
-        mode: purge.mode,
-        at: purge.at,
-    }));
+    // The time of the write: the sync ends within milliseconds of it, or the purge is not acknowledged.
+    let durable_at = SystemTime::now();
+    let purges = pending.iter().zip(&positions);
+    records.extend(purges.map(|(pending, position)| LogRecord::ordered(*position, &pending.purge, durable_at)));
     let failure = write(shared, log, &records).err().map(Arc::new);
     if let Some(error) = &failure {
         tracing::error!(%error, purges = pending.len(), "purges could not be made durable");
     }
     let durable = failure.is_none();
+    let durable_at = SystemTime::now();
     let is_shown = |purge: &Pending| durable || purge.urgency == Urgency::ApplyAnyway;
-    let matchers: Vec<Option<Matcher>> =
-        pending.iter().map(|purge| is_shown(purge).then(|| Matcher::of(&purge.selector))).collect();
-    let shown = pending.iter().zip(&positions).zip(&matchers);
-    shared
-        .clock
-        .apply(shown.filter_map(|((purge, position), matcher)| Some((matcher.as_ref()?, *position, purge.mode))));
+    let mut shown: Vec<(Matcher, Position, PurgeMode)> = Vec::with_capacity(pending.len());
+    for (pending, position) in pending.iter().zip(&positions).filter(|(pending, _)| is_shown(pending)) {
+        shown.extend(pending.purge.selectors.iter().map(|one| (Matcher::of(one), *position, pending.purge.mode)));
+    }
+    shared.clock.apply(shown.iter().map(|(matcher, position, mode)| (matcher, *position, *mode)));
     for (purge, position) in pending.into_iter().zip(positions) {
         let answer = match &failure {
             None => {
-                let receipt = Receipt::new(position, purge.selector, purge.mode, purge.at);
-                let mut receipts = shared.receipts.lock();
-                if receipts.len() >= RECEIPTS_MAX {
-                    receipts.pop_front();
-                }
-                receipts.push_back(receipt.clone());
+                let receipt = Receipt::new(position, purge.purge, durable_at);
+                shared.receipts.lock().push(receipt.clone());
                 Ok(receipt)
             }
             Some(error) => Err(PurgeError::Log(Arc::clone(error))),
@@ -286,5 +335,5 @@ fn commit(shared: &Shared, log: &mut PurgeLog, pending: Vec<Pending>, matched: &
         // Nobody may be waiting any more; the purge holds all the same.
         let _ = purge.answer.send(answer);
     }
-    durable || matchers.iter().all(Option::is_none)
+    durable || shown.is_empty()
 }

@@ -7,19 +7,17 @@
 //! - A checkpoint replaces the log by write, sync, rename, sync of the directory: at each moment one whole log exists.
 //! - A log that cannot be read to its last whole frame, or is another store's, is not guessed at: [`OpenedLog::Unreadable`].
 
-use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::clock::{Marks, Table};
 use super::codec::{self, LogRecord, Tail};
-use super::{Matcher, Position, Receipt};
+use super::receipts::Receipts;
+use super::{Matcher, Position, Purge, Receipt};
 use crate::dir::{StoreId, sync_dir};
 use crate::faults::{Faults, Step};
 
-/// Receipts that are remembered, the newest.
-pub(crate) const RECEIPTS_MAX: usize = 1024;
 const FILE_NAME: &str = "purge.log";
 
 /// Bytes that are reserved on disk beyond the log's end.
@@ -47,7 +45,7 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    pub(crate) fn of(store: StoreId, table: &Table, receipts: &[Receipt]) -> io::Result<Self> {
+    pub(crate) fn of(store: StoreId, table: &Table, receipts: &Receipts) -> io::Result<Self> {
         let bytes = codec::checkpoint(store, table, receipts);
         let bytes = bytes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the purges cannot be encoded"))?;
         Ok(Self { store, bytes })
@@ -59,7 +57,7 @@ pub(crate) enum OpenedLog {
     Good {
         log: PurgeLog,
         table: Box<Table>,
-        receipts: VecDeque<Receipt>,
+        receipts: Receipts,
     },
     /// `latest`: the newest position that could be read.
     Unreadable {
@@ -68,19 +66,31 @@ pub(crate) enum OpenedLog {
     },
 }
 
-fn apply(record: LogRecord, table: &mut Table, receipts: &mut VecDeque<Receipt>) {
+fn apply(record: LogRecord, table: &mut Table, receipts: &mut Receipts) {
+    let mut purged = |position, purge: Purge, durable_at| {
+        for selector in &purge.selectors {
+            table.apply(&Matcher::of(selector), position, purge.mode);
+        }
+        receipts.push(Receipt::new(position, purge, durable_at));
+    };
     match record {
-        LogRecord::Purge { position, selector, mode, at } => {
-            table.apply(&Matcher::of(&selector), position, mode);
-            if receipts.len() == RECEIPTS_MAX {
-                receipts.pop_front();
-            }
-            receipts.push_back(Receipt::new(position, selector, mode, at));
+        LogRecord::Purge { position, selector, mode, at } => purged(position, Purge::of(selector, mode, at), at),
+        LogRecord::Ordered { position, selectors, mode, at, durable_at, by, idempotency_key } => {
+            purged(position, Purge { selectors, mode, at, by, idempotency_key }, durable_at);
         }
         LogRecord::Matched { position, matched } => {
-            if let Some(receipt) = receipts.iter_mut().rev().find(|receipt| receipt.position == position) {
-                receipt.matched = matched;
+            receipts.note(position, matched, 0, None);
+        }
+        LogRecord::Counted { position, matched, bytes, at, durable_at } => {
+            if let Some(receipt) = receipts.note(position, matched, bytes, Some(at)) {
+                receipt.durable_at = durable_at;
             }
+        }
+        LogRecord::Variant { variant, hard, soft } => {
+            table.join_predicate(Matcher::Variant(variant), Marks { hard, soft });
+        }
+        LogRecord::Match { predicate, hard, soft } => {
+            table.join_predicate(Matcher::Match(predicate), Marks { hard, soft });
         }
         LogRecord::Latest(position) => table.latest = table.latest.max(position),
         LogRecord::Everything { hard, soft } => table.everything.join(Marks { hard, soft }),
@@ -101,8 +111,8 @@ fn apply(record: LogRecord, table: &mut Table, receipts: &mut VecDeque<Receipt>)
 }
 
 /// What the bytes of a log file say, and how they end.
-pub(crate) fn replayed(bytes: &[u8], store: StoreId) -> (Table, VecDeque<Receipt>, Tail) {
-    let (mut table, mut receipts) = (Table::default(), VecDeque::new());
+pub(crate) fn replayed(bytes: &[u8], store: StoreId) -> (Table, Receipts, Tail) {
+    let (mut table, mut receipts) = (Table::default(), Receipts::default());
     let tail = codec::replay(bytes, store, |record| apply(record, &mut table, &mut receipts));
     (table, receipts, tail)
 }
@@ -250,7 +260,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::purge::{PurgeMode, Selector};
+    use crate::purge::{Predicate, PurgeMode, Selector};
 
     const STORE: StoreId = StoreId([7; 16]);
 
@@ -261,13 +271,13 @@ mod tests {
 
     fn made(dir: &Path, table: &Table) -> PurgeLog {
         let mut log = PurgeLog::unmade(dir, STORE, Faults::default());
-        log.rewrite(&Checkpoint::of(STORE, table, &[]).unwrap()).unwrap();
+        log.rewrite(&Checkpoint::of(STORE, table, &Receipts::default()).unwrap()).unwrap();
         log
     }
 
     fn opened(dir: &Path) -> Result<(PurgeLog, Table, usize), Position> {
         match PurgeLog::open(dir, STORE, Faults::default()).unwrap() {
-            OpenedLog::Good { log, table, receipts } => Ok((log, *table, receipts.len())),
+            OpenedLog::Good { log, table, receipts } => Ok((log, *table, receipts.iter().count())),
             OpenedLog::Unreadable { latest, .. } => Err(latest),
         }
     }
@@ -284,7 +294,7 @@ mod tests {
         let (mut log, table, receipts) = opened(dir.path()).unwrap();
         assert_eq!((table.latest, receipts), (Position(3), 3));
         log.append(&[purge(4)]).unwrap();
-        log.rewrite(&Checkpoint::of(STORE, &table, &[]).unwrap()).unwrap();
+        log.rewrite(&Checkpoint::of(STORE, &table, &Receipts::default()).unwrap()).unwrap();
         log.append(&[purge(5)]).unwrap();
         let (_, again, receipts) = opened(dir.path()).unwrap();
         assert_eq!((again.latest, again.marks_count(), receipts), (Position(5), 4, 1));
@@ -337,6 +347,12 @@ mod tests {
         table.apply(&Matcher::of(&prefix), Position(300_001), PurgeMode::Soft);
         table.apply(&Matcher::Everything, Position(300_002), PurgeMode::Soft);
         assert!(table.buckets().count() > 0);
+        let predicate = Predicate { path: Some("/p*".into()), statuses: vec![(404, 404)], ..Predicate::default() };
+        table.apply(&Matcher::Match(predicate), Position(300_003), PurgeMode::Soft);
+        let (authority, path, fields) = ("a".into(), "/".into(), vec![("accept".into(), b"x"[..].into())]);
+        let variant = Selector::Variant { authority, path, query: None, keys: Vec::new(), fields };
+        table.apply(&Matcher::of(&variant), Position(300_004), PurgeMode::Hard);
+        assert_eq!(table.predicates.len(), 2);
         made(dir.path(), &table);
         assert!(opened(dir.path()).unwrap().1 == table);
     }

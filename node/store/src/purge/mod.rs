@@ -13,9 +13,12 @@ mod committer;
 mod horizon;
 mod log;
 mod names;
+mod predicate;
+mod receipts;
 
 use std::time::SystemTime;
 
+use brim_semantics::KeyHash;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use clock::{Checked, Clock, Table};
@@ -25,7 +28,9 @@ pub(crate) use codec::Tail as LogTail;
 pub(crate) use committer::{Committer, Urgency};
 pub(crate) use horizon::Horizon;
 pub(crate) use log::{OpenedLog, PurgeLog, replayed};
-pub(crate) use names::{Matcher, Names};
+pub(crate) use names::{Matcher, Named, Names, media_type};
+pub use predicate::{PATTERN_BYTES_MAX, PATTERN_STARS_MAX, Predicate};
+pub(crate) use receipts::Receipts;
 
 /// A place in the order of all purges. 0 is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -74,6 +79,21 @@ pub enum Selector {
         /// The groups, compared exactly.
         groups: Vec<Box<str>>,
     },
+    /// One variant of a URL: what a request with these fields selects (RFC 9111 §4.1).
+    Variant {
+        /// As in the target URI, lower case, default port removed.
+        authority: Box<str>,
+        /// The path as it was requested.
+        path: Box<str>,
+        /// The query as it was requested.
+        query: Option<Box<str>>,
+        /// Only under these cache keys; none: under any.
+        keys: Vec<KeyHash>,
+        /// The request's fields, by their names in lower case. One that is not here is absent.
+        fields: Vec<(Box<str>, Box<[u8]>)>,
+    },
+    /// Those of which this holds.
+    Match(Predicate),
 }
 
 /// What becomes of what a purge names.
@@ -85,6 +105,35 @@ pub enum PurgeMode {
     Soft,
 }
 
+/// A purge as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purge {
+    /// What is named: one position for all of them.
+    pub selectors: Vec<Selector>,
+    /// Hard or soft.
+    pub mode: PurgeMode,
+    /// The time by the caller's clock.
+    pub at: SystemTime,
+    /// Who asks.
+    pub by: Box<str>,
+    /// With the same one from the same caller a purge is made once.
+    pub idempotency_key: Option<Box<str>>,
+}
+
+impl Purge {
+    /// A purge of one selector that nobody in particular asks for.
+    pub fn of(selector: Selector, mode: PurgeMode, at: SystemTime) -> Self {
+        Self { selectors: vec![selector], mode, at, by: Box::default(), idempotency_key: None }
+    }
+
+    /// Bytes of text in it.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.by.len()
+            + self.idempotency_key.as_ref().map_or(0, |key| key.len())
+            + self.selectors.iter().map(Selector::text_bytes).sum::<usize>()
+    }
+}
+
 /// The proof of a purge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
@@ -93,23 +142,51 @@ pub struct Receipt {
     /// Its place in the order of purges.
     pub position: Position,
     /// What was named.
-    pub selector: Selector,
+    pub selectors: Vec<Selector>,
     /// Hard or soft.
     pub mode: PurgeMode,
     /// Stored responses that it hit and no hard purge had hit before.
     pub matched: u64,
+    /// Bytes of their contents.
+    pub matched_bytes: u64,
     /// When it became visible, as the caller told the time.
     pub applied_at: SystemTime,
+    /// When it was on disk, by the system's clock.
+    pub durable_at: SystemTime,
+    /// When what it hit had been counted, and after a hard purge given back. None: not yet, or it never will be.
+    pub reclaimed_at: Option<SystemTime>,
+    /// Who asked.
+    pub by: Box<str>,
+    /// The key under which it is not made twice.
+    pub idempotency_key: Option<Box<str>>,
+    /// It had been made before: this is the receipt of the first time.
+    pub is_repeated: bool,
 }
 
 impl Receipt {
-    pub(crate) fn new(position: Position, selector: Selector, mode: PurgeMode, applied_at: SystemTime) -> Self {
-        Self { id: format!("p-{position}"), position, selector, mode, matched: 0, applied_at }
+    pub(crate) fn new(position: Position, purge: Purge, durable_at: SystemTime) -> Self {
+        let Purge { selectors, mode, at, by, idempotency_key } = purge;
+        Self {
+            id: format!("p-{position}"),
+            position,
+            selectors,
+            mode,
+            matched: 0,
+            matched_bytes: 0,
+            applied_at: at,
+            durable_at,
+            reclaimed_at: None,
+            by,
+            idempotency_key,
+            is_repeated: false,
+        }
     }
 }
 
-/// Longest text a selector may carry, all parts together.
-pub const SELECTOR_BYTES_MAX: usize = 64 * 1024;
+/// Longest text a purge may carry, all its selectors together.
+pub const SELECTOR_BYTES_MAX: usize = 256 * 1024;
+/// Selectors of one purge.
+pub const SELECTORS_MAX: usize = 256;
 
 /// Why a purge was not acknowledged.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -123,6 +200,12 @@ pub enum PurgeError {
     /// The selector is longer than [`SELECTOR_BYTES_MAX`].
     #[error("the purge names {0} bytes, at most {SELECTOR_BYTES_MAX} are taken")]
     TooLong(usize),
+    /// The caller has used the idempotency key for another purge.
+    #[error("the idempotency key was used for another purge: {0}")]
+    IdempotencyConflict(String),
+    /// It has more than [`SELECTORS_MAX`] selectors.
+    #[error("the purge has {0} selectors, at most {SELECTORS_MAX} are taken")]
+    TooMany(usize),
     /// The log did not answer within [`PURGE_DEADLINE`](crate::PURGE_DEADLINE): the purge may hold or not, and may be repeated.
     #[error("the purge log does not answer; whether the purge holds is not known")]
     NoAnswer,
@@ -147,6 +230,12 @@ impl Selector {
             Self::Groups { authority, groups } => {
                 authority.len() + groups.iter().map(|group| group.len() + 1).sum::<usize>()
             }
+            Self::Variant { authority, path, query, keys, fields } => {
+                let fields = fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+                let query = query.as_ref().map_or(0, |query| query.len());
+                authority.len() + path.len() + query + size_of_val(&**keys) + fields
+            }
+            Self::Match(predicate) => predicate.text_bytes(),
         }
     }
 }

@@ -2,11 +2,16 @@
 //!
 //! A name is a hash that includes its kind. Two names with the same number mean a purge too much, never one too few.
 
-use brim_semantics::url_hash;
+use std::time::SystemTime;
+
+use brim_semantics::{KeyHash, Nominated, url_hash};
+use http::header::{CONTENT_TYPE, VARY};
+use http::{HeaderMap, HeaderValue};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Selector;
-use crate::response::Scope;
+use super::predicate::{Predicate, VariantOf};
+use crate::response::{ResponseHead, Scope};
 
 /// What purges can name about one stored response, computed once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +21,38 @@ pub(crate) struct Names {
     pub(crate) url: u64,
     /// Three for each surrogate key: the key in any site, in its own site, and of its own authority.
     pub(crate) keys: Box<[u64]>,
-    pub(crate) path: Box<str>,
+    /// `None`: nothing is known of the response yet.
+    pub(crate) facts: Option<Facts>,
+    /// Authority, path, media type and nominated fields, one after the other: one allocation for all of them.
+    texts: Box<str>,
+    path_at: u32,
+    type_at: u32,
+    nominated_at: u32,
+}
+
+/// What predicates ask of a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) status: u16,
+    pub(crate) came: SystemTime,
+    /// Of the cache key.
+    pub(crate) key: u64,
+    /// Of the digest of the plugin that made the key.
+    pub(crate) plugin: u64,
+    /// Of what the nominated fields were in the request.
+    nominated: u64,
+}
+
+/// A stored response as far as it has names.
+pub(crate) struct Named<'a> {
+    pub(crate) scope: &'a Scope,
+    pub(crate) surrogate_keys: &'a [Box<str>],
+    pub(crate) key: KeyHash,
+    pub(crate) status: u16,
+    pub(crate) came: SystemTime,
+    pub(crate) content_type: &'a str,
+    pub(crate) plugin: Option<&'a [u8; 32]>,
+    pub(crate) nominated: &'a Nominated,
 }
 
 /// A selector as numbers.
@@ -29,6 +65,8 @@ pub(crate) enum Matcher {
         authority: u64,
         path_prefix: Box<str>,
     },
+    Variant(VariantOf),
+    Match(Predicate),
 }
 
 #[derive(Clone, Copy)]
@@ -39,6 +77,7 @@ enum Kind {
     Key = 4,
     SiteKey = 5,
     AuthorityKey = 6,
+    Plugin = 7,
 }
 
 fn name(kind: Kind, parts: &[&[u8]]) -> u64 {
@@ -55,35 +94,139 @@ fn url_name(authority: &str, path: &str, query: Option<&str>) -> u64 {
     name(Kind::Url, &[&url_hash(authority, path, query).0])
 }
 
+pub(crate) fn site_name(site: &str) -> u64 {
+    name(Kind::Site, &[site.as_bytes()])
+}
+
+pub(crate) fn plugin_name(digest: Option<&[u8; 32]>) -> u64 {
+    digest.map_or(0, |digest| name(Kind::Plugin, &[digest]))
+}
+
+/// The first half of a key's hash: a collision purges too much.
+pub(crate) fn key_name(hash: KeyHash) -> u64 {
+    hash.0.first_chunk::<8>().map_or(0, |first| u64::from_le_bytes(*first))
+}
+
+/// The media type without parameters, in lower case; empty where there is none.
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
 impl Names {
-    pub(crate) fn of(scope: &Scope, surrogate_keys: &[Box<str>]) -> Self {
-        let site = scope.site.as_bytes();
-        let keys = surrogate_keys
-            .iter()
-            .map(|key| key.as_bytes())
-            .flat_map(|key| {
-                [
-                    name(Kind::Key, &[key]),
-                    name(Kind::SiteKey, &[site, key]),
-                    name(Kind::AuthorityKey, &[scope.authority.as_bytes(), key]),
-                ]
-            })
-            .collect();
+    pub(crate) fn of(named: &Named<'_>) -> Self {
+        let mut nominated = String::new();
+        for field in named.nominated.names() {
+            if !nominated.is_empty() {
+                nominated.push(',');
+            }
+            nominated.push_str(field.as_str());
+        }
+        let facts = Facts {
+            status: named.status,
+            came: named.came,
+            key: key_name(named.key),
+            plugin: plugin_name(named.plugin),
+            nominated: named.nominated.variant_hash(),
+        };
+        Self::with(named.scope, named.surrogate_keys, Some(facts), named.content_type, &nominated)
+    }
+
+    pub(crate) fn of_head(head: &ResponseHead) -> Self {
+        Self::of(&Named {
+            scope: &head.scope,
+            surrogate_keys: &head.surrogate_keys,
+            key: head.key.hash(),
+            status: head.status.as_u16(),
+            came: head.meta.response_time,
+            content_type: &media_type(&head.headers),
+            plugin: head.plugin.as_ref(),
+            nominated: &head.nominated,
+        })
+    }
+
+    /// Of a response of which no more is known.
+    pub(crate) fn of_scope(scope: &Scope, surrogate_keys: &[Box<str>]) -> Self {
+        Self::with(scope, surrogate_keys, None, "", "")
+    }
+
+    fn with(
+        scope: &Scope,
+        surrogate_keys: &[Box<str>],
+        facts: Option<Facts>,
+        content_type: &str,
+        nominated: &str,
+    ) -> Self {
+        let texts = [&*scope.authority, &*scope.path, content_type, nominated].concat().into_boxed_str();
+        let at = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        let path_at = scope.authority.len();
+        let type_at = path_at + scope.path.len();
         Self {
-            site: name(Kind::Site, &[site]),
+            site: site_name(&scope.site),
             authority: name(Kind::Authority, &[scope.authority.as_bytes()]),
             url: url_name(&scope.authority, &scope.path, scope.query.as_deref()),
-            keys,
-            path: scope.path.clone(),
+            keys: key_names(scope, surrogate_keys),
+            facts,
+            path_at: at(path_at),
+            type_at: at(type_at),
+            nominated_at: at(type_at + content_type.len()),
+            texts,
         }
     }
+
+    /// The same response with these surrogate keys.
+    pub(crate) fn with_keys(&self, scope: &Scope, surrogate_keys: &[Box<str>]) -> Self {
+        Self { keys: key_names(scope, surrogate_keys), ..self.clone() }
+    }
+
+    fn text(&self, from: u32, to: u32) -> &str {
+        self.texts.get(from as usize..to as usize).unwrap_or_default()
+    }
+
+    pub(crate) fn authority_text(&self) -> &str {
+        self.text(0, self.path_at)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.text(self.path_at, self.type_at)
+    }
+
+    pub(crate) fn content_type(&self) -> &str {
+        self.text(self.type_at, self.nominated_at)
+    }
+
+    /// Whether a request with these fields selects it among the variants of its key (RFC 9111 §4.1).
+    pub(crate) fn is_selected_by(&self, request: &HeaderMap) -> bool {
+        let Some(facts) = &self.facts else { return true };
+        let mut vary = HeaderMap::new();
+        let nominated = self.texts.get(self.nominated_at as usize..).unwrap_or_default();
+        if let Ok(value) = HeaderValue::from_str(nominated) {
+            vary.insert(VARY, value);
+        }
+        // What cannot be told is taken to be meant.
+        Nominated::of(&vary, request).map_or(true, |asked| asked.variant_hash() == facts.nominated)
+    }
+
+    /// Bytes that it takes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.texts.len() + size_of_val(&*self.keys)
+    }
+}
+
+fn key_names(scope: &Scope, surrogate_keys: &[Box<str>]) -> Box<[u64]> {
+    let (site, authority) = (scope.site.as_bytes(), scope.authority.as_bytes());
+    let names_of = |key: &str| {
+        let key = key.as_bytes();
+        [name(Kind::Key, &[key]), name(Kind::SiteKey, &[site, key]), name(Kind::AuthorityKey, &[authority, key])]
+    };
+    surrogate_keys.iter().flat_map(|key| names_of(key)).collect()
 }
 
 impl Matcher {
     pub(crate) fn of(selector: &Selector) -> Self {
         match selector {
             Selector::Everything => Self::Everything,
-            Selector::Site(site) => Self::Named(vec![name(Kind::Site, &[site.as_bytes()])]),
+            Selector::Site(site) => Self::Named(vec![site_name(site)]),
             Selector::Prefix { authority, path_prefix } => Self::Prefix {
                 authority: name(Kind::Authority, &[authority.as_bytes()]),
                 path_prefix: path_prefix.clone(),
@@ -99,6 +242,21 @@ impl Matcher {
                 let group_name = |group: &str| name(Kind::AuthorityKey, &[authority.as_bytes(), group.as_bytes()]);
                 Self::Named(groups.iter().map(|group| group_name(group)).collect())
             }
+            Selector::Variant { authority, path, query, keys, fields } => Self::Variant(VariantOf {
+                url: url_name(authority, path, query.as_deref()),
+                keys: keys.iter().map(|hash| key_name(*hash)).collect(),
+                fields: fields.clone(),
+            }),
+            Selector::Match(predicate) => Self::Match(predicate.clone()),
+        }
+    }
+
+    /// The name of something that holds all that a predicate can hold for; none: everything does.
+    pub(crate) fn cover(&self) -> Option<u64> {
+        match self {
+            Self::Variant(variant) => Some(variant.url),
+            Self::Match(predicate) => predicate.site.as_deref().map(site_name),
+            Self::Everything | Self::Named(_) | Self::Prefix { .. } => None,
         }
     }
 
@@ -109,8 +267,10 @@ impl Matcher {
                 named.iter().any(|name| *name == names.site || *name == names.url || names.keys.contains(name))
             }
             Self::Prefix { authority, path_prefix } => {
-                *authority == names.authority && names.path.starts_with(&**path_prefix)
+                *authority == names.authority && names.path().starts_with(&**path_prefix)
             }
+            Self::Variant(variant) => variant.holds(names),
+            Self::Match(predicate) => predicate.holds(names),
         }
     }
 }
@@ -126,7 +286,10 @@ mod tests {
             path: "/list/1".into(),
             query: Some("p=2".into()),
         };
-        Names::of(&scope, &["red".into(), "blue".into()])
+        let mut head = crate::tests::support::head("/list/1", crate::Position(0));
+        head.scope = scope;
+        head.surrogate_keys = vec!["red".into(), "blue".into()];
+        Names::of_head(&head)
     }
 
     #[test]

@@ -125,7 +125,7 @@ async fn a_freshened_response_is_visible_at_once_and_after_a_restart() {
         let mut headers = old.head.headers.clone();
         headers.insert("etag", HeaderValue::from_static("\"2\""));
         headers.insert("surrogate-key", HeaderValue::from_static("other"));
-        let fresh = store.freshen(&old, headers, old.head.meta.clone(), Position(0));
+        let fresh = store.freshen(&old, headers, old.head.meta.clone(), Position(0), vec!["other".into()]);
         assert_eq!(fresh.head.surrogate_keys, ["other".into()]);
         let found = lookup(&store, path).await.unwrap();
         assert!(found.len() == 1 && Arc::ptr_eq(&found[0], &fresh));
@@ -145,10 +145,10 @@ async fn freshening_what_was_replaced_changes_nothing() {
     let store = open(dir.path()).await;
     let old = put_path(&store, "/f", 1, 100).await;
     put_path(&store, "/f", 2, 100).await;
-    store.freshen(&old, old.head.headers.clone(), old.head.meta.clone(), Position(0));
+    store.freshen(&old, old.head.headers.clone(), old.head.meta.clone(), Position(0), old.head.surrogate_keys.clone());
     assert_eq!(serve(&store, "/f").await.unwrap(), body("/f", 2, 100));
     store.remove(&key("/f"));
-    store.freshen(&old, old.head.headers.clone(), old.head.meta.clone(), Position(0));
+    store.freshen(&old, old.head.headers.clone(), old.head.meta.clone(), Position(0), old.head.surrogate_keys.clone());
     assert!(serve(&store, "/f").await.is_none());
 }
 
@@ -186,7 +186,9 @@ async fn a_closed_store_serves_memory_and_refuses_purges() {
     assert!(serve(&store, "/a").await.is_some());
     put_path(&store, "/b", 1, 100).await;
     assert!(serve(&store, "/b").await.is_some());
-    let purge = store.purge(crate::Selector::Everything, crate::PurgeMode::Hard, now()).await;
+    let purge = store
+        .purge(crate::Purge::of(crate::Selector::Everything, crate::PurgeMode::Hard, now()), crate::COUNT_WAIT)
+        .await;
     assert!(matches!(purge, Err(crate::PurgeError::Closed)));
 }
 

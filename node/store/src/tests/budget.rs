@@ -137,7 +137,7 @@ pub(super) async fn fill_and_forget(store: &Store) {
     }
     store.flush().await;
     let gone = Selector::Prefix { authority: "a.example".into(), path_prefix: "/gone/".into() };
-    store.purge(gone, PurgeMode::Hard, now()).await.unwrap();
+    store.purge(crate::Purge::of(gone, PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
     store.flush().await;
 }
 
@@ -222,7 +222,10 @@ async fn variants_in_memory_keep_their_cards() {
     }
     assert_eq!(lookup(&store, "/x").await.unwrap().len(), 3);
     let purged = Selector::Url { authority: "a.example".into(), path: "/x".into(), query: None };
-    assert_eq!(store.purge(purged, PurgeMode::Hard, now()).await.unwrap().matched, 3);
+    assert_eq!(
+        store.purge(crate::Purge::of(purged, PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap().matched,
+        3
+    );
     assert!(serve(&store, "/x").await.is_none());
 }
 
@@ -251,7 +254,10 @@ async fn what_was_hit_in_memory_is_written_when_it_leaves() {
         assert!(serve(&store, path).await.is_some());
     }
     let purged = Selector::Url { authority: "a.example".into(), path: "/purged".into(), query: None };
-    assert_eq!(store.purge(purged, PurgeMode::Hard, now()).await.unwrap().matched, 1);
+    assert_eq!(
+        store.purge(crate::Purge::of(purged, PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap().matched,
+        1
+    );
     for n in 0..900 {
         put_path(&store, &format!("/other/{n}"), 1, 20_000).await;
         // Many others are hit as well: it is no longer among those that stay.

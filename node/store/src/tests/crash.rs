@@ -103,7 +103,7 @@ async fn child() {
                     _ => Selector::Url { authority: "a.example".into(), path: path.as_str().into(), query: None },
                 };
                 let everything = selector == Selector::Everything;
-                store.purge(selector, PurgeMode::Hard, now()).await.unwrap();
+                store.purge(crate::Purge::of(selector, PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
                 let named = if everything { "*" } else { &path };
                 // Every version up to this one was fetched before the purge.
                 writeln!(std::io::stdout(), "\npurged {named} {version}").unwrap();

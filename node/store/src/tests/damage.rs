@@ -115,7 +115,7 @@ async fn a_purge_log_that_cannot_be_read_drops_the_cache() {
     let store = open(dir.path()).await;
     let purge = |path: &str| Selector::Url { authority: "a.example".into(), path: path.into(), query: None };
     for path in ["/0", "/9", "/8"] {
-        store.purge(purge(path), PurgeMode::Hard, now()).await.unwrap();
+        store.purge(crate::Purge::of(purge(path), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
     }
     store.close().await;
     drop(store);
@@ -138,7 +138,14 @@ async fn a_torn_purge_log_costs_nothing_but_its_last_record() {
     filled(dir.path(), 3, 100).await;
     let store = open(dir.path()).await;
     store
-        .purge(Selector::Url { authority: "a.example".into(), path: "/0".into(), query: None }, PurgeMode::Hard, now())
+        .purge(
+            crate::Purge::of(
+                Selector::Url { authority: "a.example".into(), path: "/0".into(), query: None },
+                PurgeMode::Hard,
+                now(),
+            ),
+            crate::COUNT_WAIT,
+        )
         .await
         .unwrap();
     store.close().await;
@@ -185,7 +192,10 @@ async fn a_failing_disk_tier_is_replaced_while_the_store_serves() {
     put_path(&store, "/a", 1, 1000).await;
     let large = put_path(&store, "/l", 1, 2 << 20).await;
     store.flush().await;
-    let purged = store.purge(Selector::Site("gone".into()), PurgeMode::Hard, now()).await.unwrap();
+    let purged = store
+        .purge(crate::Purge::of(Selector::Site("gone".into()), PurgeMode::Hard, now()), crate::COUNT_WAIT)
+        .await
+        .unwrap();
     store.fail_disk("on purpose");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while store.stats().quarantined == 0 || store.stats().disk != DiskState::Ready {
@@ -197,7 +207,13 @@ async fn a_failing_disk_tier_is_replaced_while_the_store_serves() {
     assert_eq!(store.position(), purged.position);
     put_path(&store, "/b", 2, 1000).await;
     let freshened = lookup(&store, "/a").await.unwrap()[0].clone();
-    store.freshen(&freshened, freshened.head.headers.clone(), freshened.head.meta.clone(), Position(1));
+    store.freshen(
+        &freshened,
+        freshened.head.headers.clone(),
+        freshened.head.meta.clone(),
+        Position(1),
+        freshened.head.surrogate_keys.clone(),
+    );
     store.close().await;
     drop((store, large));
     let store = open(dir.path()).await;

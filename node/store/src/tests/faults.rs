@@ -71,7 +71,8 @@ async fn a_tier_that_fails_is_replaced_and_purges_hold() {
         put_path(&store, "/gone", 1, 5_000).await;
         store.flush().await;
         faults.plan(step, 0, 1, Fault::Io);
-        let receipt = store.purge(url("/gone"), PurgeMode::Hard, now()).await.unwrap();
+        let receipt =
+            store.purge(crate::Purge::of(url("/gone"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
         serves(&store, "/a").await;
         until(&store, "replaced", |stats| stats.quarantined == 1 && stats.disk == DiskState::Ready).await;
         serves(&store, "/b").await;
@@ -111,7 +112,7 @@ async fn a_tier_that_finds_no_space_is_opened_again() {
         until(&store, "closed", |stats| matches!(&stats.disk, DiskState::Failed(reason) if reason.contains("space")))
             .await;
         assert_eq!(serve(&store, "/a").await.unwrap(), body("/a", 7, 5_000), "{step:?}");
-        store.purge(url("/gone"), PurgeMode::Hard, now()).await.unwrap();
+        store.purge(crate::Purge::of(url("/gone"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
         until(&store, "opened again", |stats| stats.disk == DiskState::Ready).await;
         serves(&store, "/b").await;
         assert!(serve(&store, "/gone").await.is_none(), "{step:?}: purged meanwhile");
@@ -134,7 +135,7 @@ async fn a_tier_that_finds_no_space_is_opened_again() {
 async fn what_changes_while_the_tier_is_closed_does_not_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let (store, faults) = open_with(dir.path()).await;
-    store.purge(url("/other"), PurgeMode::Hard, now()).await.unwrap();
+    store.purge(crate::Purge::of(url("/other"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
     for path in ["/kept", "/replaced", "/removed", "/purged"] {
         put(&store, head(path, store.position()), body(path, 1, 400_000)).await;
     }
@@ -151,7 +152,7 @@ async fn what_changes_while_the_tier_is_closed_does_not_come_back() {
     assert!(serve(&store, "/kept").await.is_none(), "it is on disk alone");
     put(&store, head("/replaced", store.position()), body("/replaced", 2, 400_000)).await;
     store.remove(&key("/removed"));
-    store.purge(url("/purged"), PurgeMode::Hard, now()).await.unwrap();
+    store.purge(crate::Purge::of(url("/purged"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
     for n in 1_000..1_200 {
         put(&store, head(&format!("/{n}"), store.position()), body(&format!("/{n}"), 1, 400_000)).await;
     }
@@ -208,7 +209,7 @@ async fn a_segment_that_cannot_be_removed_counts_until_it_can() {
     store.flush().await;
     let before = store.stats().segment_bytes;
     faults.plan(Step::SegmentRemove, 0, 3, Fault::Io);
-    store.purge(url("/large"), PurgeMode::Hard, now()).await.unwrap();
+    store.purge(crate::Purge::of(url("/large"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
     for _ in 0..2 {
         store.flush().await;
         assert_eq!((segment_files(), store.stats().segment_bytes), (1, before));
@@ -249,7 +250,8 @@ async fn a_purge_log_that_cannot_be_written_refuses_purges_until_it_can() {
         faults.plan(step, 0, FOREVER, Fault::NoSpace);
         faults.plan(Step::LogCheckpoint, 0, FOREVER, Fault::NoSpace);
         for _ in 0..2 {
-            let refused = store.purge(url("/before"), PurgeMode::Hard, now()).await;
+            let refused =
+                store.purge(crate::Purge::of(url("/before"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await;
             assert!(matches!(refused, Err(PurgeError::Log(_))), "{refused:?}");
         }
         serves(&store, "/a").await;
@@ -259,7 +261,7 @@ async fn a_purge_log_that_cannot_be_written_refuses_purges_until_it_can() {
         assert!(serve(&store, "/a").await.is_none());
         faults.clear();
         until(&store, "the log is written", |stats| stats.purge_log_failure.is_none()).await;
-        store.purge(url("/before"), PurgeMode::Hard, now()).await.unwrap();
+        store.purge(crate::Purge::of(url("/before"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
         let position = store.position();
         store.close().await;
         drop(store);
@@ -317,7 +319,7 @@ async fn a_disk_that_hangs_is_left_behind() {
         }
         store.flush().await;
         assert!(store.stats().written_count > 0, "{step:?}");
-        store.purge(url("/b"), PurgeMode::Hard, now()).await.unwrap();
+        store.purge(crate::Purge::of(url("/b"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
         // What hung comes back when nobody waits for it any more, and changes nothing.
         faults.clear();
         store.flush().await;
@@ -373,7 +375,7 @@ async fn a_setting_aside_that_hangs_ends_the_disk_tier() {
     until(&store, "given up", |stats| matches!(&stats.disk, DiskState::Failed(reason) if reason.contains("set aside")))
         .await;
     serves(&store, "/a").await;
-    let receipt = store.purge(url("/a"), PurgeMode::Hard, now()).await.unwrap();
+    let receipt = store.purge(crate::Purge::of(url("/a"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
     assert!(serve(&store, "/a").await.is_none());
     faults.clear();
     store.close().await;
@@ -416,11 +418,14 @@ async fn a_store_in_a_directory_that_cannot_be_written_serves_from_memory() {
     assert!(matches!(store.stats().disk, DiskState::Failed(_)), "{:?}", store.stats());
     put_path(&store, "/before", 1, 5_000).await;
     serves(&store, "/a").await;
-    assert!(matches!(store.purge(url("/a"), PurgeMode::Hard, now()).await, Err(PurgeError::Log(_))));
+    assert!(matches!(
+        store.purge(crate::Purge::of(url("/a"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await,
+        Err(PurgeError::Log(_))
+    ));
     faults.clear();
     until(&store, "a disk tier", |stats| stats.disk == DiskState::Ready && stats.purge_log_failure.is_none()).await;
     serves(&store, "/b").await;
-    store.purge(url("/b"), PurgeMode::Hard, now()).await.unwrap();
+    store.purge(crate::Purge::of(url("/b"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
     assert_eq!(store.stats().quarantined, 0, "there was nothing");
 }
 
@@ -458,7 +463,7 @@ async fn a_store_answers_while_its_disk_tier_is_opened() {
     assert!(serve(&store, "/a").await.is_none(), "not known yet");
     put_path(&store, "/b", 2, 5_000).await;
     put(&store, in_language(head("/two", crate::Position(0)), "en"), body("/two", 2, 100)).await;
-    store.purge(url("/c"), PurgeMode::Hard, now()).await.unwrap();
+    store.purge(crate::Purge::of(url("/c"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
     faults.clear();
     ready(&store).await;
     assert_eq!(serve(&store, "/a").await.unwrap(), body("/a", 1, 5_000));

@@ -34,7 +34,7 @@ async fn filled(count: u64, length: usize) -> tempfile::TempDir {
 async fn purge(dir: &Path, path: &str, mode: PurgeMode) {
     let store = open(dir).await;
     let selector = Selector::Url { authority: "a.example".into(), path: path.into(), query: None };
-    store.purge(selector, mode, now()).await.unwrap();
+    store.purge(crate::Purge::of(selector, mode, now()), crate::COUNT_WAIT).await.unwrap();
     store.close().await;
 }
 

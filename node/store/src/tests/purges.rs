@@ -1,10 +1,26 @@
-use brim_semantics::PurgeState;
+use std::time::SystemTime;
+
+use brim_semantics::{KeyHash, PurgeState};
 
 use super::support::*;
-use crate::{Finished, Found, Position, PurgeMode, Reason, Selector};
+use crate::{Finished, Found, Position, Predicate, PurgeMode, Reason, Selector};
 
 fn url(path: &str) -> Selector {
     Selector::Url { authority: "a.example".into(), path: path.into(), query: None }
+}
+
+fn variant(path: &str, keys: &[u8]) -> Selector {
+    Selector::Variant {
+        authority: "a.example".into(),
+        path: path.into(),
+        query: None,
+        keys: keys.iter().map(|byte| KeyHash([*byte; 16])).collect(),
+        fields: vec![("accept".into(), b"any"[..].into())],
+    }
+}
+
+fn matching(predicate: Predicate) -> Selector {
+    Selector::Match(predicate)
 }
 
 #[tokio::test]
@@ -17,6 +33,17 @@ async fn each_selector_hits_what_it_names_and_holds_after_a_restart() {
         (url("/list/1"), [true, false, false]),
         (Selector::SurrogateKeys { site: None, keys: vec!["key-/item".into()] }, [false, false, true]),
         (Selector::SurrogateKeys { site: Some("blog".into()), keys: vec!["key-/item".into()] }, [false; 3]),
+        (variant("/list/1", &[]), [true, false, false]),
+        (variant("/list/1", &[7]), [false; 3]),
+        (matching(Predicate { path: Some("/l*/1".into()), ..Predicate::default() }), [true, false, false]),
+        (matching(Predicate { host: Some("*.example".into()), ..Predicate::default() }), [true; 3]),
+        (matching(Predicate { host: Some("b.*".into()), ..Predicate::default() }), [false; 3]),
+        (matching(Predicate { site: Some("blog".into()), ..Predicate::default() }), [false; 3]),
+        (matching(Predicate { content_type: Some("text/*".into()), ..Predicate::default() }), [true; 3]),
+        (matching(Predicate { statuses: vec![(404, 404), (500, 599)], ..Predicate::default() }), [false; 3]),
+        (matching(Predicate { stored_after: Some(SystemTime::UNIX_EPOCH), ..Predicate::default() }), [true; 3]),
+        (matching(Predicate { stored_before: Some(SystemTime::UNIX_EPOCH), ..Predicate::default() }), [false; 3]),
+        (matching(Predicate { plugin: Some([1; 32]), ..Predicate::default() }), [false; 3]),
     ];
     let paths = ["/list/1", "/list/2", "/item"];
     for (selector, hit) in selectors {
@@ -25,10 +52,11 @@ async fn each_selector_hits_what_it_names_and_holds_after_a_restart() {
         for path in paths {
             put_path(&store, path, 1, 500).await;
         }
-        let matching = store.count_matching(&selector).await;
+        let matching = store.count_matching(std::slice::from_ref(&selector)).await;
         let count = hit.iter().filter(|hit| **hit).count() as u64;
         assert_eq!((matching.count, matching.bytes, matching.examples.len() as u64), (count, 500 * count, count));
-        let receipt = store.purge(selector.clone(), PurgeMode::Hard, now()).await.unwrap();
+        let receipt =
+            store.purge(crate::Purge::of(selector.clone(), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
         assert_eq!((receipt.matched, receipt.position), (count, Position(1)), "{selector:?}");
         assert_eq!(store.receipt(&receipt.id).unwrap(), receipt);
         for (path, hit) in paths.iter().zip(hit) {
@@ -57,7 +85,10 @@ async fn a_purge_of_one_variant_leaves_the_others() {
         put(&store, in_language(named, language), body("/v", 1, 100)).await;
     }
     let german = Selector::SurrogateKeys { site: None, keys: vec!["de".into()] };
-    assert_eq!(store.purge(german, PurgeMode::Hard, now()).await.unwrap().matched, 1);
+    assert_eq!(
+        store.purge(crate::Purge::of(german, PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap().matched,
+        1
+    );
     let Found::Memory(left) = store.find(&key("/v")) else { panic!("the others are no longer in memory") };
     let languages: Vec<_> = left.iter().map(|one| one.head.headers["content-language"].to_str().unwrap()).collect();
     assert_eq!(languages, ["fr", "en"]);
@@ -68,10 +99,16 @@ async fn a_soft_purge_makes_stale_and_a_freshened_response_is_live_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
     let response = put_path(&store, "/s", 1, 100).await;
-    let receipt = store.purge(url("/s"), PurgeMode::Soft, now()).await.unwrap();
+    let receipt = store.purge(crate::Purge::of(url("/s"), PurgeMode::Soft, now()), crate::COUNT_WAIT).await.unwrap();
     assert_eq!(receipt.matched, 1);
     assert_eq!(store.purge_state(&response), PurgeState::Soft);
-    let fresh = store.freshen(&response, response.head.headers.clone(), response.head.meta.clone(), store.position());
+    let fresh = store.freshen(
+        &response,
+        response.head.headers.clone(),
+        response.head.meta.clone(),
+        store.position(),
+        response.head.surrogate_keys.clone(),
+    );
     assert_eq!(store.purge_state(&fresh), PurgeState::Live);
     assert_eq!(store.purge_state(&response), PurgeState::Soft);
 }
@@ -86,7 +123,7 @@ async fn a_fill_that_raced_a_purge_is_not_stored_and_cannot_be_joined() {
         let own = fill.follower().read().unwrap();
         assert!(fill.follower().read().is_some());
         fill.append(body("/race", 1, length)).await.unwrap();
-        store.purge(url("/race"), PurgeMode::Hard, now()).await.unwrap();
+        store.purge(crate::Purge::of(url("/race"), PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
         assert!(fill.follower().read().is_none());
         let follower = fill.follower();
         assert!(matches!(fill.finish(None).await, Finished::NotStored(Reason::Purged)));
@@ -106,9 +143,13 @@ async fn concurrent_purges_get_positions_of_their_own() {
     let purges: Vec<_> = (0..200)
         .map(|n| {
             let store = store.clone();
-            tokio::spawn(
-                async move { store.purge(url(&format!("/{n}")), PurgeMode::Hard, now()).await.unwrap().position },
-            )
+            tokio::spawn(async move {
+                store
+                    .purge(crate::Purge::of(url(&format!("/{n}")), PurgeMode::Hard, now()), crate::COUNT_WAIT)
+                    .await
+                    .unwrap()
+                    .position
+            })
         })
         .collect();
     let mut positions = Vec::new();
@@ -141,7 +182,7 @@ async fn a_hard_purge_gives_its_space_back() {
     }
     store.flush().await;
     assert_eq!(store.stats().stored_count, 50);
-    store.purge(Selector::Everything, PurgeMode::Hard, now()).await.unwrap();
+    store.purge(crate::Purge::of(Selector::Everything, PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
     assert_eq!((store.stats().stored_count, store.stats().memory_keys), (0, 0));
 }
 
@@ -153,7 +194,9 @@ async fn purges_that_nothing_can_be_named_by_are_forgotten() {
     let purge = |path: String| {
         let store = store.clone();
         let selector = Selector::Url { authority: "a.example".into(), path: path.into(), query: None };
-        async move { store.purge(selector, PurgeMode::Hard, now()).await.unwrap().position }
+        async move {
+            store.purge(crate::Purge::of(selector, PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap().position
+        }
     };
     put_path(&store, "/oldest", 1, 100).await;
     for n in 0..10 {
@@ -212,7 +255,9 @@ async fn purges_that_wait_share_a_walk() {
     let release = hold_walks(&store).await;
     let purge = |selector: Selector, mode| {
         let store = store.clone();
-        tokio::spawn(async move { store.purge(selector, mode, now()).await.unwrap() })
+        tokio::spawn(
+            async move { store.purge(crate::Purge::of(selector, mode, now()), crate::COUNT_WAIT).await.unwrap() },
+        )
     };
     let keyed = |n: usize| Selector::SurrogateKeys { site: None, keys: vec![format!("group-{n}").into()] };
     let soft = purge(Selector::Everything, PurgeMode::Soft);
@@ -242,13 +287,14 @@ async fn walks_that_wait_have_a_bound() {
     let release = hold_walks(&store).await;
     let everything = || crate::purge::Matcher::of(&Selector::Everything);
     let counts: Vec<_> = (0..crate::reclaim::WAITING_MAX)
-        .map(|_| crate::reclaim::reclaim(store.shared(), everything(), Position(1), PurgeMode::Soft))
+        .map(|_| crate::reclaim::reclaim(store.shared(), vec![everything()], Position(1), PurgeMode::Soft))
         .collect();
-    let receipt = store.purge(Selector::Everything, PurgeMode::Hard, now()).await.unwrap();
+    let receipt =
+        store.purge(crate::Purge::of(Selector::Everything, PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
     assert_eq!((receipt.matched, receipt.position), (0, Position(1)));
     assert!(serve(&store, "/a").await.is_none(), "it holds");
     drop(release);
     for count in counts {
-        assert_eq!(count.await, Ok(1));
+        assert_eq!(count.await, Ok(()), "each is counted");
     }
 }

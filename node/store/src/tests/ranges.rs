@@ -293,7 +293,10 @@ async fn a_range_obeys_purges_as_the_whole_body_does() {
     let store = open(dir.path()).await;
     let mut fill = store.begin(head("/purged", store.position()), Some(1000));
     let follower = fill.follower();
-    store.purge(Selector::Everything, PurgeMode::Soft, SystemTime::now()).await.unwrap();
+    store
+        .purge(crate::Purge::of(Selector::Everything, PurgeMode::Soft, SystemTime::now()), crate::COUNT_WAIT)
+        .await
+        .unwrap();
     let first = ranged(&follower, 10..20);
     assert!(follower.read_range(10..20).is_none() && follower.read().is_none());
     let whole = body("/purged", 1, 1000);

@@ -58,7 +58,7 @@ pub(super) fn meta(headers: &HeaderMap) -> StoredMeta {
     }
 }
 
-pub(super) fn head(path: &str, fetched_at: Position) -> ResponseHead {
+pub(crate) fn head(path: &str, fetched_at: Position) -> ResponseHead {
     let mut headers = HeaderMap::new();
     headers.insert("cache-control", HeaderValue::from_static("max-age=600"));
     headers.insert("content-type", HeaderValue::from_static("text/plain"));
@@ -72,6 +72,7 @@ pub(super) fn head(path: &str, fetched_at: Position) -> ResponseHead {
         headers,
         nominated: Nominated::of(&HeaderMap::new(), &HeaderMap::new()).unwrap(),
         surrogate_keys: vec![format!("key-{path}").into()],
+        content_keys: Vec::new(),
         fetched_at,
         plugin: None,
     }

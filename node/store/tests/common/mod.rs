@@ -38,6 +38,7 @@ pub(crate) fn head(path: &str, fields: &[(&'static str, &'static str)], fetched_
         headers,
         nominated: Nominated::default(),
         surrogate_keys: vec!["products".into()],
+        content_keys: Vec::new(),
         fetched_at,
         plugin: None,
     }

@@ -1,0 +1,233 @@
+//! Invalidation rules that failed after a write, kept on disk until they have answered.
+//!
+//! Always true:
+//! - A call is on disk before the client of its write gets its answer; it leaves the queue when its purge is durable, or when an operator
+//!   gives it up.
+//! - At most [`RETRIES_MAX`] wait. What finds no room, or no disk, is refused: the caller then purges more than it would have had to.
+//! - One call is asked again at a time, each at growing intervals.
+//!
+//! Not here: what the rule is asked and what becomes of its answer (`request::invalidate`).
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use brim_host::{InvalidationCall, PluginFault};
+use http::Uri;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::request::{Cache, invalidate};
+
+/// Calls that wait at a time.
+pub const RETRIES_MAX: usize = 1_024;
+/// Bytes of one of them on disk.
+const RETRY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Until the first further try, and the longest time between two.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// A call of an invalidation rule that gave no answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Retry {
+    /// The plugin.
+    pub plugin: String,
+    /// The site of the route that the write went through.
+    pub site: String,
+    /// The route's path.
+    pub route: String,
+    /// What was written to.
+    pub target: String,
+    /// What the rule is shown.
+    pub call: InvalidationCall,
+    /// When it was to be asked first.
+    pub since: SystemTime,
+    /// How often it has failed.
+    pub failures: u32,
+    /// Why, the last time.
+    pub reason: String,
+}
+
+impl Retry {
+    pub(crate) fn new(
+        plugin: &str,
+        site: &str,
+        route: &str,
+        target: &Uri,
+        call: InvalidationCall,
+        fault: &PluginFault,
+        now: SystemTime,
+    ) -> Self {
+        let (plugin, site, route) = (plugin.to_owned(), site.to_owned(), route.to_owned());
+        let (target, reason) = (target.to_string(), fault.to_string());
+        Self { plugin, site, route, target, call, since: now, failures: 1, reason }
+    }
+}
+
+/// The queue. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Retries(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    waiting: Mutex<BTreeMap<u64, Retry>>,
+    next: AtomicU64,
+    /// Something came, or an operator wants it tried at once.
+    wake: Notify,
+}
+
+/// Why a call cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RetryError {
+    /// [`RETRIES_MAX`] wait.
+    #[error("{RETRIES_MAX} failed invalidation calls wait already")]
+    Full,
+    /// It is longer than 4 MiB.
+    #[error("the call is longer than {RETRY_BYTES_MAX} bytes")]
+    TooLong,
+    /// The disk refuses.
+    #[error("the call cannot be written: {0}")]
+    Disk(#[from] io::Error),
+}
+
+impl Retries {
+    /// The queue in `dir`. What is there and cannot be read is left, and told to the log.
+    pub fn open(dir: PathBuf) -> Self {
+        let mut waiting = BTreeMap::new();
+        // A directory that does not exist yet holds nothing; one that cannot be read refuses the first push as well.
+        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+        let mut newest = 0;
+        for entry in entries {
+            let path = entry.path();
+            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+            let Some(number) = number.filter(|_| path.extension().is_some_and(|extension| extension == "json")) else {
+                continue;
+            };
+            newest = newest.max(number);
+            let read = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<Retry>(&bytes)?));
+            match read {
+                Ok(retry) => {
+                    waiting.insert(number, retry);
+                }
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "an invalidation that waits cannot be read; purge its site by hand");
+                }
+            }
+        }
+        Self(Arc::new(Shared {
+            dir,
+            waiting: Mutex::new(waiting),
+            next: AtomicU64::new(newest + 1),
+            wake: Notify::new(),
+        }))
+    }
+
+    /// Keeps a call. It is on disk when this returns Ok.
+    ///
+    /// # Errors
+    /// No room, too long, or a disk that refuses.
+    pub async fn push(&self, retry: Retry) -> Result<(), RetryError> {
+        let shared = Arc::clone(&self.0);
+        if shared.waiting.lock().len() >= RETRIES_MAX {
+            return Err(RetryError::Full);
+        }
+        let bytes = serde_json::to_vec(&retry).map_err(io::Error::from)?;
+        if bytes.len() > RETRY_BYTES_MAX {
+            return Err(RetryError::TooLong);
+        }
+        let number = shared.next.fetch_add(1, Ordering::Relaxed);
+        let written = tokio::task::spawn_blocking(move || {
+            write(&shared.dir, number, &bytes)?;
+            shared.waiting.lock().insert(number, retry);
+            shared.wake.notify_one();
+            Ok(())
+        });
+        written.await.map_err(|_| io::Error::other("the node is ending"))?
+    }
+
+    /// Those that wait, with their numbers, the oldest first.
+    pub fn list(&self) -> Vec<(u64, Retry)> {
+        self.0.waiting.lock().iter().map(|(number, retry)| (*number, retry.clone())).collect()
+    }
+
+    /// How many wait.
+    pub fn count(&self) -> usize {
+        self.0.waiting.lock().len()
+    }
+
+    /// Gives one up: what it would have purged stays. False: there is none of this number.
+    ///
+    /// # Errors
+    /// A disk that refuses: it would be back after a restart, and is kept.
+    pub fn remove(&self, number: u64) -> io::Result<bool> {
+        if !self.0.waiting.lock().contains_key(&number) {
+            return Ok(false);
+        }
+        match fs::remove_file(path(&self.0.dir, number)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        Ok(self.0.waiting.lock().remove(&number).is_some())
+    }
+
+    /// Asks again, for ever. Cancel safe: a call leaves the queue only after its purge is durable.
+    pub(crate) async fn run(self, cache: Arc<Cache>) {
+        let mut pause = PAUSE;
+        loop {
+            let is_empty = self.count() == 0;
+            if is_empty {
+                self.0.wake.notified().await;
+                pause = PAUSE;
+            }
+            tokio::time::sleep(pause).await;
+            let was = self.count();
+            self.once(&cache).await;
+            pause = if self.count() < was { PAUSE } else { (pause * 2).min(PAUSE_MAX) };
+        }
+    }
+
+    /// Asks each of those that wait once.
+    async fn once(&self, cache: &Arc<Cache>) {
+        for (number, retry) in self.list() {
+            match invalidate::again(cache, &retry).await {
+                Ok(()) => {
+                    tracing::info!(
+                        plugin = retry.plugin,
+                        target = retry.target,
+                        "a rule that had failed has said what a write purges"
+                    );
+                    if let Err(error) = self.remove(number) {
+                        tracing::warn!(%error, "a call that was answered stays on disk and will be asked again");
+                    }
+                }
+                Err(reason) => {
+                    if let Some(waiting) = self.0.waiting.lock().get_mut(&number) {
+                        waiting.failures = waiting.failures.saturating_add(1);
+                        waiting.reason = reason;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number}.json"))
+}
+
+/// Written aside, synced, renamed: a crash leaves no half call.
+fn write(dir: &Path, number: u64, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let aside = dir.join(format!("{number}.tmp"));
+    let mut file = File::create(&aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&aside, path(dir, number))?;
+    File::open(dir)?.sync_all()
+}

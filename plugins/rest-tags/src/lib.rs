@@ -1,0 +1,336 @@
+//! The surrogate keys of a collection in plain REST, so that a write to one item purges the pages on which it appears.
+//!
+//! | key of the type `product` | who carries it | which writes purge it |
+//! |---|---|---|
+//! | `product:<id>` | the item, and each page with it | to this item |
+//! | `product:lists` | every page of a list | that may add or remove an item |
+//! | `product:lists:selected` | every page that may be filtered or ordered | to any item |
+//! | `product:unknown` | what is neither an item nor a page whose items all have ids | to any item |
+//! | `product:all` | everything | whose effect cannot be told |
+//!
+//! What is not understood is purged too often, never too seldom. Two things are taken for granted: each item on a page has its id at
+//! `id`, and a change of an item does not move it on a page that no parameter filters or orders.
+//!
+//! Configuration, all of it optional:
+//!
+//! | name | meaning | default |
+//! |---|---|---|
+//! | `type` | what the keys begin with | `item` |
+//! | `list` | JSON pointer to the list in a page's content; empty: the content is the list | empty |
+//! | `id` | JSON pointer to the id in an item | `/id` |
+//! | `paging` | query parameters that choose a page and neither filter nor order | `page,per_page,page_size,size,limit,offset,cursor,after` |
+//! | `path` | path of the collection; an item is one segment below it. Without it, the last segment of a path is taken for an id if it has a digit | none |
+
+use brim_sdk::{
+    Content, Description, Failure, InvalidationRule, KEY_BYTES_MAX, KEYS_MAX, Purges, Reads, Request, Response, Tags,
+    Value, config, key_text,
+};
+
+/// Keys besides those of the items: `all`, `lists`, `lists:selected`, `unknown`.
+const OTHER_KEYS_MAX: usize = 4;
+
+struct RestTags;
+
+#[brim_sdk::plugin]
+impl InvalidationRule for RestTags {
+    fn describe() -> Description {
+        Description::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+    }
+
+    fn reads() -> Reads {
+        let collection = Collection::configured();
+        Reads::nothing()
+            .response_value(&collection.list_ids)
+            .response_value(&collection.id)
+            .request_value(&collection.id)
+    }
+
+    fn tags(request: &Request, response: &Response) -> Result<Tags, Failure> {
+        Ok(Collection::configured().tags(request, response.content()))
+    }
+
+    fn purges(request: &Request, response: &Response) -> Result<Purges, Failure> {
+        Ok(Collection::configured().purges(request, response))
+    }
+}
+
+/// A collection as it is configured.
+struct Collection {
+    kind: String,
+    /// Pointer to the ids on a page.
+    list_ids: String,
+    /// Pointer to the id in an item.
+    id: String,
+    paging: Vec<String>,
+    path: Option<String>,
+}
+
+/// What a path names.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Collection,
+    Item(String),
+    /// Something else, or unknown.
+    Other,
+}
+
+impl Collection {
+    fn configured() -> Self {
+        let or = |name: &str, default: &str| config::get(name).unwrap_or_else(|| default.to_owned());
+        let id = or("id", "/id");
+        Self {
+            kind: or("type", "item"),
+            list_ids: format!("{}/*{id}", or("list", "")),
+            id,
+            paging: or("paging", "page,per_page,page_size,size,limit,offset,cursor,after")
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .collect(),
+            path: config::get("path").map(|path| path.trim_end_matches('/').to_owned()),
+        }
+    }
+
+    fn key(&self, rest: &str) -> String {
+        format!("{}:{rest}", key_text(&self.kind))
+    }
+
+    /// The id that a value is; none also where it is too long for a key.
+    fn id_in(&self, value: &Value) -> Option<String> {
+        value.as_id().map(String::from).filter(|id| self.key(id).len() <= KEY_BYTES_MAX)
+    }
+
+    fn tags(&self, request: &Request, content: &Content) -> Tags {
+        let unknown = || {
+            ["all", "lists", "lists:selected", "unknown"].iter().fold(Tags::none(), |tags, key| tags.key(self.key(key)))
+        };
+        let Content::Values(values) = content else { return unknown() };
+        let (listed, own) = (values.at(&self.list_ids), values.at(&self.id));
+        let place = self.place(request.path());
+        if listed.is_empty() {
+            // An item at its own place, and no parameter that could have put others into it.
+            if let ([own], Place::Item(id), None) = (own, &place, request.raw_query())
+                && self.id_in(own).as_ref() == Some(id)
+            {
+                return Tags::none().key(self.key("all")).key(self.key(id));
+            }
+            // An empty page, or something else.
+            return own.iter().filter_map(|own| self.id_in(own)).fold(unknown(), |tags, id| tags.key(self.key(&id)));
+        }
+        let mut tags = Tags::none().key(self.key("all")).key(self.key("lists"));
+        let is_elsewhere = self.path.is_some() && place != Place::Collection;
+        if is_elsewhere || self.is_selected(request) {
+            tags.add(self.key("lists:selected"));
+        }
+        let ids = listed.iter().chain(own).map(|value| self.id_in(value));
+        if ids.clone().any(|id| id.is_none()) {
+            tags.add(self.key("unknown"));
+        }
+        for id in ids.flatten() {
+            tags.add(self.key(&id));
+            if tags.keys().len() > KEYS_MAX - OTHER_KEYS_MAX {
+                // More items than a response can have keys.
+                return unknown();
+            }
+        }
+        tags
+    }
+
+    fn purges(&self, request: &Request, response: &Response) -> Purges {
+        let ids = self.written_ids(request, response);
+        if ids.is_empty() {
+            return Purges::none().key(self.key("all"));
+        }
+        let mut purges = Purges::none().key(self.key("lists:selected")).key(self.key("unknown"));
+        ids.iter().for_each(|id| purges.add_key(self.key(id)));
+        // A 201 says that there is an item more (RFC 9110 §9.3.4).
+        let is_change = matches!(request.method(), "PUT" | "PATCH") && response.status() != 201;
+        if !is_change {
+            purges.add_key(self.key("lists"));
+        }
+        purges
+    }
+
+    /// The ids of the item that was written, in its path and in the contents; none: anything may have been written.
+    fn written_ids(&self, request: &Request, response: &Response) -> Vec<String> {
+        let place = self.place(request.path());
+        if self.path.is_some() && place == Place::Other {
+            return Vec::new();
+        }
+        let own = |content: &Content| match content {
+            Content::Values(values) => values.at(&self.id).iter().map(|id| self.id_in(id)).collect(),
+            _ => Vec::new(),
+        };
+        let mut ids: Vec<Option<String>> = own(response.content());
+        if ids.is_empty() {
+            ids = own(request.content());
+        }
+        if let Place::Item(id) = place {
+            ids.push(Some(id).filter(|id| self.key(id).len() <= KEY_BYTES_MAX));
+        }
+        // An id that is no id leaves open which item it was.
+        ids.into_iter().collect::<Option<_>>().unwrap_or_default()
+    }
+
+    fn place(&self, path: &str) -> Place {
+        let Some(collection) = &self.path else {
+            let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+            let is_id = last.bytes().any(|byte| byte.is_ascii_digit());
+            return if is_id { Place::Item(id_of_segment(last)) } else { Place::Other };
+        };
+        match path.strip_prefix(collection.as_str()).map(|below| (below, below.trim_matches('/'))) {
+            Some((_, "")) => Place::Collection,
+            Some((below, id)) if below.starts_with('/') && !id.contains('/') => Place::Item(id_of_segment(id)),
+            _ => Place::Other,
+        }
+    }
+
+    /// Whether a parameter may filter or order the list.
+    fn is_selected(&self, request: &Request) -> bool {
+        let query = request.query();
+        let is_paging = |name: &[u8]| self.paging.iter().any(|paging| paging.as_bytes() == name);
+        query.parameters().iter().any(|parameter| !is_paging(&parameter.name()))
+    }
+}
+
+/// A segment of a path as an id: decoded, and as a key can hold it.
+fn id_of_segment(segment: &str) -> String {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        let escape = segment_escape(*byte, after);
+        bytes.push(escape.unwrap_or(*byte));
+        if escape.is_some() {
+            rest = &after[2..];
+        }
+    }
+    key_text(&String::from_utf8_lossy(&bytes)).into_owned()
+}
+
+fn segment_escape(byte: u8, after: &[u8]) -> Option<u8> {
+    let digit = |at: usize| after.get(at).and_then(|&digit| char::from(digit).to_digit(16));
+    let (high, low) = (digit(0)?, digit(1)?);
+    if byte == b'%' { u8::try_from(high << 4 | low).ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use brim_sdk::testing::{MockRequest, MockResponse, purges, set_config, tags};
+
+    use super::*;
+
+    fn configure() {
+        set_config("type", "p");
+        set_config("list", "/items");
+    }
+
+    fn keys_of(url: &str, response: &MockResponse) -> Vec<String> {
+        configure();
+        let mut keys = tags::<RestTags>(&MockRequest::get(url), response).expect("keys").keys().to_vec();
+        keys.sort();
+        keys
+    }
+
+    fn keys(url: &str, content: &str) -> Vec<String> {
+        keys_of(url, &MockResponse::json(200, content))
+    }
+
+    fn purged(request: &MockRequest, response: &MockResponse) -> Vec<String> {
+        configure();
+        let purges = purges::<RestTags>(request, response).expect("purges");
+        assert!(purges.urls().is_empty() && purges.prefixes().is_empty() && !purges.purges_site());
+        let mut keys = purges.keys().to_vec();
+        keys.sort();
+        keys
+    }
+
+    #[test]
+    fn a_page_carries_its_items() {
+        let page = r#"{"items": [{"id": 7}, {"id": "a b"}, {"id": 7}]}"#;
+        for url in ["/p", "/p?page=2&limit=3", "/p?%70age=2"] {
+            assert_eq!(keys(url, page), ["p:7", "p:a%20b", "p:all", "p:lists"], "{url}");
+        }
+        for url in ["/p?page=2&colour=red", "/p?sort"] {
+            assert_eq!(keys(url, page), ["p:7", "p:a%20b", "p:all", "p:lists", "p:lists:selected"], "{url}");
+        }
+    }
+
+    #[test]
+    fn an_item_carries_its_id() {
+        assert_eq!(keys("/p/7", r#"{"id": 7}"#), ["p:7", "p:all"]);
+        assert_eq!(keys("/p/a%202", r#"{"id": "a 2"}"#), ["p:a%202", "p:all"]);
+        let unknown = ["p:9", "p:all", "p:lists", "p:lists:selected", "p:unknown"];
+        assert_eq!(keys("/p/latest", r#"{"id": 9}"#), unknown);
+        assert_eq!(keys("/p/9?expand=x", r#"{"id": 9}"#), unknown);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_purged_by_every_write() {
+        let unknown = ["p:all", "p:lists", "p:lists:selected", "p:unknown"];
+        for content in ["", "<p>", "{}", r#"{"items": []}"#, r#"{"items": 3}"#, r#"{"error": "none"}"#] {
+            assert_eq!(keys("/p", content), unknown, "{content}");
+        }
+        assert_eq!(keys_of("/p", &MockResponse::too_long(200)), unknown);
+        assert_eq!(
+            keys("/p", r#"{"items": [{"id": 1}, {"id": 1.5}, {"id": null}]}"#),
+            ["p:1", "p:all", "p:lists", "p:unknown"]
+        );
+        let long: Vec<String> = (0..300).map(|id| format!(r#"{{"id": {id}}}"#)).collect();
+        assert_eq!(keys("/p", &format!(r#"{{"items": [{}]}}"#, long.join(","))), unknown);
+    }
+
+    #[test]
+    fn a_list_elsewhere_than_at_the_collection_is_a_selection() {
+        set_config("path", "/p/");
+        let page = r#"{"items": [{"id": 1}]}"#;
+        assert_eq!(keys("/p/", page), ["p:1", "p:all", "p:lists"]);
+        for url in ["/p/top", "/shops/3/p", "/pp"] {
+            assert_eq!(keys(url, page), ["p:1", "p:all", "p:lists", "p:lists:selected"], "{url}");
+        }
+    }
+
+    #[test]
+    fn a_list_can_be_the_content_itself() {
+        configure();
+        set_config("list", "");
+        set_config("id", "/key");
+        let response = MockResponse::json(200, r#"[{"key": "x"}]"#);
+        let tags = tags::<RestTags>(&MockRequest::get("/p"), &response).expect("keys");
+        assert_eq!(tags.keys(), ["p:all", "p:lists", "p:x"]);
+    }
+
+    #[test]
+    fn a_changed_item_purges_its_pages_and_the_selections() {
+        let changed = ["p:7", "p:lists:selected", "p:unknown"];
+        for method in ["PUT", "PATCH"] {
+            assert_eq!(purged(&MockRequest::of(method, "/p/7"), &MockResponse::of(204)), changed);
+        }
+        let by_content = MockRequest::of("PUT", "/p/current").json(r#"{"id": 7}"#);
+        assert_eq!(purged(&by_content, &MockResponse::of(204)), changed);
+        let other = purged(&MockRequest::of("PUT", "/p/7"), &MockResponse::json(200, r#"{"id": 8}"#));
+        assert_eq!(other, ["p:7", "p:8", "p:lists:selected", "p:unknown"]);
+    }
+
+    #[test]
+    fn what_is_made_or_removed_purges_the_lists() {
+        let lists = ["p:7", "p:lists", "p:lists:selected", "p:unknown"];
+        assert_eq!(purged(&MockRequest::of("PUT", "/p/7"), &MockResponse::of(201)), lists);
+        assert_eq!(purged(&MockRequest::of("DELETE", "/p/7"), &MockResponse::of(204)), lists);
+        assert_eq!(purged(&MockRequest::of("POST", "/p"), &MockResponse::json(201, r#"{"id": 7}"#)), lists);
+    }
+
+    #[test]
+    fn a_write_to_nobody_knows_what_purges_all() {
+        for (method, url) in [("POST", "/p"), ("DELETE", "/p"), ("PUT", "/p/7/stock")] {
+            assert_eq!(purged(&MockRequest::of(method, url), &MockResponse::of(204)), ["p:all"], "{method} {url}");
+        }
+        let inexact = MockResponse::json(201, r#"{"id": 18446744073709551616}"#);
+        assert_eq!(purged(&MockRequest::of("POST", "/p"), &inexact), ["p:all"]);
+        let long = MockRequest::of("PUT", &format!("/p/1{}", "x".repeat(KEY_BYTES_MAX)));
+        assert_eq!(purged(&long, &MockResponse::of(204)), ["p:all"]);
+        set_config("path", "/p");
+        let below = MockResponse::json(200, r#"{"id": 99}"#);
+        assert_eq!(purged(&MockRequest::of("PUT", "/p/7/parts/99"), &below), ["p:all"]);
+        assert_eq!(purged(&MockRequest::of("DELETE", "/p/slug"), &MockResponse::of(204))[3], "p:unknown");
+    }
+}
