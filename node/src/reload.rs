@@ -60,6 +60,7 @@ fn apply(shared: &Shared) -> Result<ReloadReport, ConfigErrors> {
 fn fixed_changes(old: &Config, new: &Config) -> Vec<ConfigError> {
     let sections = [
         ("data_dir", old.data_dir != new.data_dir),
+        ("node_name", old.node_name != new.node_name),
         ("listen", old.listen != new.listen),
         ("admin", old.admin != new.admin),
         ("store", old.store != new.store),

@@ -58,9 +58,7 @@ async fn webhook_purge_purges_what_a_webhook_names() {
     for (path, key) in [("/a", "product:7"), ("/b", "product:8"), ("/c", "other")] {
         origin.serve(path, ok(path).cache_control("max-age=600").surrogate_keys(key));
     }
-    origin.answer_content("/hook", |request| {
-        if request.content.is_empty() { status(400) } else { ok("taken") }
-    });
+    origin.answer_content("/hook", |request| if request.content.is_empty() { status(400) } else { ok("taken") });
     let node = TestNode::with_route(&origin, BY_PLUGIN).await;
     node.activate_plugin("rule", plugins::webhook_purge()).await;
     let stored = async || {

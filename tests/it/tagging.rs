@@ -64,12 +64,10 @@ async fn the_route_says_which_fields_carry_keys_and_adds_its_own() {
 #[tokio::test]
 async fn keys_belong_to_their_site() {
     let origin = FakeOrigin::serving("/a", ok("v").cache_control("max-age=600").surrogate_keys("shared")).await;
-    let other = format!(
-        "[[sites]]\nname = \"other\"\nhosts = [\"other.example\"]\n[[sites.routes]]\npath = \"/\"\norigin = \"test\"\n\
-         [sites.routes.writes]\nsurrogate_keys = [\"shared\"]\n"
-    );
+    let other = "[[sites]]\nname = \"other\"\nhosts = [\"other.example\"]\n[[sites.routes]]\npath = \"/\"\norigin = \"test\"\n\
+         [sites.routes.writes]\nsurrogate_keys = [\"shared\"]\n";
     origin.answer("/write", |_| ok("done"));
-    let node = TestNode::start(&TestNode::config(&origin, "", &other)).await;
+    let node = TestNode::start(&TestNode::config(&origin, "", other)).await;
     let on_other = node.client().clone().authority("other.example");
     node.get("/a").await.assert_stored();
     on_other.get("/a").await.assert_stored();

@@ -465,7 +465,11 @@ mod tests {
         let (tokens, now) = (open(dir.path()), SystemTime::now());
         let (first, _) = tokens.make(named("a", &[Scope::Read]), ADMIN_ID, now).expect("made");
         let full = (0..TOKENS_MAX - 1).map(|number| TokenRecord { id: format!("{number}"), ..first.clone() });
-        tokens.change(|records| Ok(records.extend(full))).expect("written");
+        let fill = |records: &mut Vec<TokenRecord>| {
+            records.extend(full);
+            Ok(())
+        };
+        tokens.change(fill).expect("written");
         assert!(matches!(tokens.make(named("b", &[]), ADMIN_ID, now), Err(TokensError::TooMany)));
         tokens.revoke("7").expect("revoked");
         // A directory stands where the new file would be written.

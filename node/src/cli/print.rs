@@ -60,8 +60,11 @@ pub(super) fn error(error: &CliError) {
         CliError::Said => return,
         CliError::Client(ClientError::Refused(problem)) => {
             let check = problem.check.as_ref().map(|check| format!(" (check: {check})")).unwrap_or_default();
-            let confirm =
-                problem.more.dry_run.as_ref().map(|dry_run| format!("\nto confirm, add: --confirm {}", dry_run.confirm));
+            let confirm = problem
+                .more
+                .dry_run
+                .as_ref()
+                .map(|dry_run| format!("\nto confirm, add: --confirm {}", dry_run.confirm));
             let confirm = confirm.unwrap_or_default();
             format!("refused ({} {}): {}{check}{confirm}", problem.status, problem.title, problem.detail)
         }

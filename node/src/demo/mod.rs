@@ -177,6 +177,13 @@ hosts = ["*"]
 path = "/"
 origin = "catalogue"
 [[sites.routes]]
+path = "/products"
+origin = "catalogue"
+[sites.routes.items]
+list = "/items"
+id = "/id"
+type = "product"
+[[sites.routes]]
 path = "/catalogue"
 origin = "catalogue"
 plugins = {{ cache_key = "tenant-key" }}

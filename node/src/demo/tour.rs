@@ -65,6 +65,21 @@ fn steps(https: u16, admin: SocketAddr, token_file: &Path, plugins: &[&str]) -> 
             look_at: "The read after it says fwd=uri-miss; detail=purged, and has the new price.",
         },
         Step {
+            title: "It knows what a page of a list is: a write to one product purges the pages that show it",
+            commands: vec![
+                curl(
+                    "'BASE/products?page=1' 'BASE/products?page=2' -o /dev/null -o /dev/null -D - | grep -i cache-status",
+                ),
+                curl(
+                    "-X PATCH -H 'Content-Type: application/json' -d '{\"price_cents\": 900}' BASE/products/17 -o /dev/null",
+                ),
+                curl(
+                    "'BASE/products?page=1' 'BASE/products?page=2' -o /dev/null -o /dev/null -D - | grep -i cache-status",
+                ),
+            ],
+            look_at: "Page 1 shows product 17 and is purged; page 2 does not, and stays a hit.",
+        },
+        Step {
             title: "Ten clients, one slow report, one request to the origin",
             commands: vec![format!(
                 "for i in 1 2 3 4 5 6 7 8 9 10; do curl -ksi https://localhost:{https}/reports/sales | grep -i cache-status & done; wait"
