@@ -180,6 +180,61 @@ fn routes_need_a_path_and_an_origin_of_their_own() {
             "sites[0].routes[0].targeted_fields[0]: Cache-Control is no targeted field: it is read anyway",
         ),
         ("targeted_fields = [\"a\", \"A\"]", "sites[0].routes[0].targeted_fields[1]: \"a\" is listed twice"),
+        (
+            "surrogate_keys = [\"a b\"]",
+            "sites[0].routes[0].surrogate_keys[0]: \"a b\" holds white space, which no surrogate key can",
+        ),
+        (
+            "surrogate_keys = [\"{path.0}\"]",
+            "sites[0].routes[0].surrogate_keys[0]: \"{path.0}\": {path.0} is none of {header.NAME}, {query.NAME}, {path.N} (N from 1) and {host}",
+        ),
+        ("surrogate_key_fields = [\"a b\"]", "sites[0].routes[0].surrogate_key_fields[0]: \"a b\" is not a field name"),
+        (
+            "surrogate_key_fields = [\"Cache-Groups\"]",
+            "sites[0].routes[0].surrogate_key_fields[0]: Cache-Groups is read anyway",
+        ),
+        (
+            "surrogate_key_fields = [\"xkey\", \"Xkey\"]",
+            "sites[0].routes[0].surrogate_key_fields[1]: \"xkey\" is listed twice",
+        ),
+        (
+            "surrogate_key_fields = [{ field = \"a\", separator = \"|\" }]",
+            "sites[0].routes[0].surrogate_key_fields[0].separator: \"|\" is not one of \"space\", \"comma\"",
+        ),
+        (
+            "surrogate_key_fields = [1]",
+            "sites[0].routes[0].surrogate_key_fields[0]: expected a field name, or { field = \"…\", separator = \"…\" }, found the number 1",
+        ),
+        (
+            "surrogate_keys_overflow = \"x\"",
+            "sites[0].routes[0].surrogate_keys_overflow: \"x\" is not one of \"refuse\", \"cut\"",
+        ),
+        ("tag_content_max = \"1GiB\"", "sites[0].routes[0].tag_content_max: 1GiB is above 16MiB"),
+        (
+            "items = { list = \"items\", id = \"/id\", type = \"x\" }",
+            "sites[0].routes[0].items.list: \"items\" is not a JSON pointer (RFC 6901), such as \"/data/items\"",
+        ),
+        (
+            "items = { list = \"/~2\", id = \"/id\", type = \"x\" }",
+            "sites[0].routes[0].items.list: \"/~2\" is not a JSON pointer (RFC 6901), such as \"/data/items\"",
+        ),
+        (
+            "items = { list = \"\", id = \"\", type = \"x\" }",
+            "sites[0].routes[0].items.id: is the item itself: an id is below it, such as \"/id\"",
+        ),
+        ("items = { list = \"\", type = \"x\" }", "sites[0].routes[0].items.id: is missing"),
+        (
+            "writes = { urls = [\"//other/x\"] }",
+            "sites[0].routes[0].writes.urls[0]: \"//other/x\" is not a path with or without query: it begins with one / and is percent-encoded",
+        ),
+        (
+            "writes = { urls = [\"{path.1}\"] }",
+            "sites[0].routes[0].writes.urls[0]: \"{path.1}\" is not a path with or without query: it begins with one / and is percent-encoded",
+        ),
+        (
+            "writes = { prefixes = [\"/a?b\"] }",
+            "sites[0].routes[0].writes.prefixes[0]: \"/a?b\": a prefix ends before the query",
+        ),
         ("stale_if_error = \"1000d\"", "sites[0].routes[0].stale_if_error: 1000d is above 366d"),
     ];
     assert_each(&rows, in_route);
