@@ -45,6 +45,49 @@ async fn a_purge_by_url_follows_the_rule() {
     }
 }
 
+/// One variant of a URL is what a request with these fields would get: under a key rule, the key that it gives such a request.
+#[tokio::test]
+async fn a_purge_of_one_variant_follows_the_rule() {
+    let origin = FakeOrigin::serving("/list", ok("v").cache_control("max-age=600").vary("Accept-Language")).await;
+    let node = node_with(&origin, plugins::tenant_key()).await;
+    let ask = |tenant: &'static str, language: &'static str| {
+        let ask = node.ask(Method::GET, "/list?b=2&a=1").header("x-tenant", tenant);
+        ask.header("accept-language", language).send()
+    };
+    let all = [("acme", "de"), ("acme", "en"), ("globex", "de")];
+    for (tenant, language) in all {
+        ask(tenant, language).await.assert_stored();
+    }
+    let variant = json!({ "X-Tenant": "acme", "Accept-Language": "de" });
+    let receipt = node.purge(json!({ "url": node.url("/list?a=1&b=2"), "headers": variant })).await;
+    assert_eq!(receipt["matched"], 1, "{receipt}");
+    for ((tenant, language), is_hit) in all.into_iter().zip([false, true, true]) {
+        assert_eq!(ask(tenant, language).await.cache_status().hit, is_hit, "{tenant} {language}");
+    }
+}
+
+/// What a version of a rule has stored can be purged by that version alone.
+#[tokio::test]
+async fn a_purge_by_the_version_of_a_rule() {
+    let origin = FakeOrigin::start().await;
+    for path in ["/one", "/two"] {
+        origin.serve(path, ok(path).cache_control("max-age=600"));
+    }
+    let node = node_with(&origin, plugins::tenant_key()).await;
+    node.get("/one").await.assert_stored();
+    node.activate_plugin("rule", plugins::device_key()).await;
+    node.get("/two").await.assert_stored();
+    let receipt = node.purge(json!({ "match": { "plugin": "rule@2" } })).await;
+    assert_eq!(receipt["matched"], 1, "{receipt}");
+    node.get("/two").await.assert_forwarded("uri-miss");
+    node.admin(Method::POST, "/v1/plugins/rule/rollback").send().await.assert_status(200);
+    node.get("/one").await.assert_hit();
+    let versions = node.admin(Method::GET, "/v1/plugins/rule").send().await.json()["versions"].clone();
+    let first = versions.as_array().and_then(|all| all.iter().find(|one| one["version"] == 1)).expect("it is kept");
+    node.purge(json!({ "match": { "plugin": first["digest"] } })).await;
+    node.get("/one").await.assert_forwarded("uri-miss");
+}
+
 /// A rule that cannot say how it rewrites a URL makes the purge coarser, never weaker.
 #[tokio::test]
 async fn a_purge_by_url_does_not_depend_on_a_sound_rule() {
