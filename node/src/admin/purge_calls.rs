@@ -31,6 +31,9 @@ use crate::telemetry::Family;
 
 /// How long an answer waits for the count that it was asked to wait for; less than a call may take.
 const WAIT_MAX: Duration = Duration::from_secs(25);
+/// How long any other answer waits for the count where so many responses are stored that counting takes longer than purging.
+const COUNT_WAIT_LARGE: Duration = Duration::from_millis(10);
+const COUNTED_AT_ONCE_MAX: u64 = 10_000;
 /// Bytes of an idempotency key.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 /// Receipts in one answer.
@@ -84,7 +87,12 @@ pub(super) async fn purge(
     if first.is_none() {
         confirm(&state, &caller, &request, &selectors, now).await?;
     }
-    let wait = if request.wait { WAIT_MAX } else { COUNT_WAIT };
+    let is_large = state.store.stored_count() > COUNTED_AT_ONCE_MAX;
+    let wait = match (request.wait, is_large) {
+        (true, _) => WAIT_MAX,
+        (false, true) => COUNT_WAIT_LARGE,
+        (false, false) => COUNT_WAIT,
+    };
     let purge = Purge { selectors, mode, at, by: caller.id.clone(), idempotency_key };
     let receipt = run(&state, purge, wait, request.on_demand, note).await?;
     let receipt = receipt_of(&state, receipt);

@@ -417,6 +417,11 @@ impl Store {
         &self.0.shared
     }
 
+    /// Stored responses, wherever they are.
+    pub fn stored_count(&self) -> u64 {
+        self.0.shared.catalog.count()
+    }
+
     /// Numbers for status and metrics.
     pub fn stats(&self) -> StoreStats {
         self.0.shared.stats()
