@@ -81,7 +81,7 @@ pub(super) async fn purge(
     note.what(format!("{}{}", if request.soft { "soft " } else { "" }, selectors::summary(&selectors)));
     if request.dry_run {
         note.keep(false);
-        let matching = state.store.count_matching(&selectors).await;
+        let matching = counted(&state, &selectors).await?;
         return Ok(Json(dry_run(&state, &caller, &request, matching, &selectors, now)).into_response());
     }
     if first.is_none() {
@@ -101,6 +101,14 @@ pub(super) async fn purge(
         repeated = receipt.repeated, "purged"
     );
     Ok((StatusCode::CREATED, Json(receipt)).into_response())
+}
+
+/// What a purge would hit.
+async fn counted(state: &AdminState, selectors: &[Selector]) -> Result<Matching, Problem> {
+    state.store.count_matching(selectors).await.ok_or_else(|| {
+        let detail = "too many calls count what is stored at this moment; try again";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+    })
 }
 
 /// Makes a purge in a task of its own: one that began is finished also when the client goes away.
@@ -195,7 +203,7 @@ async fn confirm(
     }
     let bounds = state.purge_bounds;
     if bounds.blast_radius_max.is_some() || bounds.blast_radius_share.is_some() {
-        let matching = state.store.count_matching(selectors).await;
+        let matching = counted(state, selectors).await?;
         let stored = state.store.stats().stored_count.max(matching.count);
         let share = bounds
             .blast_radius_share

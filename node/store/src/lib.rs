@@ -50,8 +50,8 @@ pub use dir::OpenError;
 pub use fill::{Fill, FillError, Finished, Following, Reason};
 pub use look::{Matching, Popular};
 pub use purge::{
-    PATTERN_BYTES_MAX, PATTERN_STARS_MAX, Position, Predicate, Purge, PurgeError, PurgeMode, Receipt,
-    SELECTOR_BYTES_MAX, SELECTORS_MAX, Selector,
+    BY_RETRY, BY_WRITE, PATTERN_BYTES_MAX, PATTERN_STARS_MAX, Position, Predicate, Purge, PurgeError, PurgeMode,
+    Receipt, SELECTOR_BYTES_MAX, SELECTORS_MAX, Selector,
 };
 pub use reader::{BodyError, BodyReader};
 pub use response::{ResponseHead, Scope, StoredResponse, Variants};

@@ -15,6 +15,8 @@ use crate::record;
 use crate::response::{Scope, StoredResponse, Variants};
 use crate::shared::Shared;
 
+/// Looks and walks that wait for their turn.
+pub(crate) const WAITING_MAX: usize = 64;
 /// Examples in a dry run.
 const EXAMPLES_MAX: usize = 10;
 

@@ -31,7 +31,9 @@ struct Slot {
     samples: Vec<KeyHash>,
 }
 
+/// On cache lines of its own.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 struct Place {
     slots: [Slot; SLOTS],
     random: u64,
@@ -97,6 +99,8 @@ impl Recent {
         }
         slot.hits += 1;
         if slot.samples.len() < SAMPLES {
+            // All at once, the first time that the slot is used.
+            slot.samples.reserve_exact(SAMPLES - slot.samples.len());
             slot.samples.push(key);
             return;
         }
@@ -115,11 +119,16 @@ impl Recent {
         let newest = Self::number(since);
         let mut hits = Hits::default();
         for place in &self.places {
-            let place = place.lock();
-            for slot in place.slots.iter().filter(|slot| slot.number > 0 && slot.number + SLOTS as u64 > newest) {
-                hits.count += slot.hits;
-                let weight = slot.hits as f64 / slot.samples.len().max(1) as f64;
-                slot.samples.iter().for_each(|key| *hits.by_key.entry(*key).or_default() += weight);
+            // Copied under the lock, counted without it: hits must not wait for that.
+            let recent = |slot: &&Slot| slot.number > 0 && slot.number + SLOTS as u64 > newest;
+            let slots: Vec<(u64, Vec<KeyHash>)> = {
+                let place = place.lock();
+                place.slots.iter().filter(recent).map(|slot| (slot.hits, slot.samples.clone())).collect()
+            };
+            for (count, samples) in slots {
+                hits.count += count;
+                let weight = count as f64 / samples.len().max(1) as f64;
+                samples.iter().for_each(|key| *hits.by_key.entry(*key).or_default() += weight);
             }
         }
         hits

@@ -2,8 +2,8 @@
 //!
 //! Always true:
 //! - One walk over the catalog serves the purges that wait for one when it begins, at most [`TOGETHER_MAX`].
-//! - At most [`WAITING_MAX`] wait. What a further one hit is not counted; its space is given back when it is next looked for,
-//!   by another purge's walk, or by eviction.
+//! - At most [`WAITING_MAX`] wait. What a further one hit is not counted, and neither is what a write has purged: its space is given back
+//!   by the next sweep, once a minute, or by eviction.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -150,6 +150,21 @@ impl Shared {
             let _ = reclaim.counted.send(());
         }
         self.reclaims.counted.notify_waiters();
+    }
+
+    /// Gives back everything that a hard purge names: what writes have purged is not walked for one by one.
+    pub(crate) fn sweep(&self) {
+        let mut gone = Vec::new();
+        self.catalog.each(|key, card| {
+            if self.clock().state_now(&card.names, card.fetched_at) == PurgeState::Hard {
+                gone.push((0, Which { key, variant: card.variant, serial: card.serial }, card.length));
+            }
+        });
+        let mut swept = [Hit::default()];
+        self.give_back(gone, &mut swept);
+        if swept[0].count > 0 {
+            tracing::debug!(count = swept[0].count, bytes = swept[0].bytes, "what writes have purged is given back");
+        }
     }
 
     fn give_back(&self, gone: Vec<(usize, Which, u64)>, counts: &mut [Hit]) {

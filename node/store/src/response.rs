@@ -132,6 +132,8 @@ pub struct StoredResponse {
     pub(crate) serial: u64,
     pub(crate) checked: Checked,
     pub(crate) used: AtomicBool,
+    /// It was freshened, and what purges say of what it was before is not known yet: any later one may have named it.
+    doubtful: AtomicBool,
     pub(crate) reading: Arc<Reading>,
     weight: u64,
 }
@@ -195,6 +197,7 @@ impl StoredResponse {
             serial,
             checked: Checked::default(),
             used: AtomicBool::new(false),
+            doubtful: AtomicBool::new(false),
             reading,
             weight,
         })
@@ -231,6 +234,16 @@ impl StoredResponse {
     /// The trailer section that came with it.
     pub fn trailers(&self) -> Option<&HeaderMap> {
         self.trailers.as_deref()
+    }
+
+    /// Whether any purge that is newer than its fetch has to be taken as naming it.
+    #[inline]
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn doubt(&self, is_doubtful: bool) {
+        self.doubtful.store(is_doubtful, Ordering::Release);
     }
 
     /// Its weight in the memory tier.

@@ -77,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) watch: Arc<Watch>,
     pub(crate) admission: Admission,
     pub(crate) reclaims: Reclaims,
+    /// The position up to which everything that is purged was given back.
+    swept: AtomicU64,
     /// What was hit in the last minutes.
     pub(crate) recent: Recent,
     /// Something has to go before something is written: from here on admission counts.
@@ -117,6 +119,7 @@ impl Shared {
             watch: Arc::clone(&watch),
             admission: Admission::default(),
             reclaims: Reclaims::default(),
+            swept: AtomicU64::new(0),
             recent: Recent::default(),
             is_disk_full: AtomicBool::new(false),
             has_left_behind: AtomicBool::new(false),
@@ -354,13 +357,19 @@ impl Shared {
         self.purged.insert(key, ());
     }
 
-    /// Lets the purge clock forget what nothing that exists can be named by; once in a while.
-    pub(crate) fn trim_purges_now_and_then(&self) {
+    /// Gives back what writes have purged, and lets the purge clock forget what nothing that exists can be named by; once a minute.
+    pub(crate) fn tend_purges_now_and_then(&self) {
         let is_open = matches!(self.disk_state(), DiskState::Ready | DiskState::Paused(_));
-        if !is_open || !self.horizon.is_due(self.clock().latest()) || self.clock().marks_count() <= MARKS_KEPT {
+        let latest = self.clock().latest();
+        if !is_open || !self.horizon.is_due(latest) {
             return;
         }
-        self.trim_purges();
+        if self.swept.swap(latest.0, Ordering::Relaxed) < latest.0 {
+            self.sweep();
+        }
+        if self.clock().marks_count() > MARKS_KEPT {
+            self.trim_purges();
+        }
     }
 
     pub(crate) fn trim_purges(&self) {

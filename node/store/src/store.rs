@@ -230,11 +230,20 @@ impl Store {
             serial: shared.next_serial(),
             reading: Arc::clone(&old.reading),
         });
+        // A purge may have named it by keys that it has no more, since the validation began. Until that is known, any purge counts.
+        response.doubt(true);
         // A validation is a second sight.
         shared.enter_if(&response, true, |current| match current {
             Some(current) => current.serial == old.serial,
             None => shared.catalog.is_current(old.which()),
         });
+        let clock = shared.clock();
+        let (before, now) = (clock.state_now(&old.names, fetched_at), clock.state_now(&response.names, fetched_at));
+        if before == now || before == PurgeState::Live {
+            response.doubt(false);
+        } else {
+            shared.drop_response(response.which());
+        }
         response
     }
 
@@ -263,6 +272,9 @@ impl Store {
     /// What purges say of a stored response. Two loads and a comparison when nothing was purged since the last time.
     #[inline]
     pub fn purge_state(&self, response: &StoredResponse) -> PurgeState {
+        if response.is_doubtful() && self.position() > response.head.fetched_at {
+            return PurgeState::Hard;
+        }
         self.0.shared.clock().state(&response.names, response.head.fetched_at, &response.checked)
     }
 
@@ -372,12 +384,12 @@ impl Store {
         self.0.shared.committer.receipts(before, count_max)
     }
 
-    /// What a purge would hit, without purging. What several selectors name is counted once.
-    pub async fn count_matching(&self, selectors: &[Selector]) -> Matching {
+    /// What a purge would hit, without purging. What several selectors name is counted once. `None`: too many look already, or the
+    /// look was given up.
+    pub async fn count_matching(&self, selectors: &[Selector]) -> Option<Matching> {
         let shared = Arc::clone(&self.0.shared);
         let matchers: Vec<Matcher> = selectors.iter().map(Matcher::of).collect();
-        let job = self.0.shared.walk_pool.submit(usize::MAX, move || look::count(&shared, &matchers));
-        job.await.unwrap_or_default()
+        self.0.shared.walk_pool.submit(look::WAITING_MAX, move || look::count(&shared, &matchers)).await.ok()
     }
 
     /// Notes that a stored response has answered a request: what was asked for in the last minutes is known from a sample of these.
@@ -390,7 +402,8 @@ impl Store {
     pub async fn popular(&self, selectors: &[Selector], count_max: usize) -> Vec<Popular> {
         let shared = Arc::clone(&self.0.shared);
         let matchers: Vec<Matcher> = selectors.iter().map(Matcher::of).collect();
-        let job = self.0.shared.walk_pool.submit(usize::MAX, move || look::popular(&shared, &matchers, count_max));
+        let job =
+            self.0.shared.walk_pool.submit(look::WAITING_MAX, move || look::popular(&shared, &matchers, count_max));
         job.await.unwrap_or_default()
     }
 
@@ -398,11 +411,11 @@ impl Store {
     pub async fn read_popular(&self, popular: &Popular) -> Option<Arc<StoredResponse>> {
         let shared = Arc::clone(&self.0.shared);
         let key = popular.which.key;
-        let scope_key = match shared.memory.peek(key) {
-            Some(variants) => return look::one_of(&variants, popular),
-            None => look::key_of(&shared, popular).await?,
-        };
-        look::one_of(&*self.load(&scope_key).await?, popular)
+        if let Some(found) = shared.memory.peek(key).and_then(|variants| look::one_of(&variants, popular)) {
+            return Some(found);
+        }
+        let whole_key = look::key_of(&shared, popular).await?;
+        look::one_of(&*self.load(&whole_key).await?, popular)
     }
 
     #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::process::Process;
 use crate::program::version_of;
 use crate::server::{Purging, Server};
 
-/// Starts `brim serve` in a new directory, with as much memory for responses as the peers have.
+/// Starts `brim serve` in a new directory, with as much memory for responses as the peers have, and as many purges as its client likes.
 pub(crate) fn start(binary: &Path, threads: u32, origin: &Origin, cpus: &Cpus) -> anyhow::Result<Server> {
     let folder = tempfile::tempdir().context("make a folder for the node")?;
     let file = folder.path().join("brim.toml");
@@ -37,6 +37,7 @@ http = ["127.0.0.1:0"]
 threads = {threads}
 [admin]
 listen = "127.0.0.1:0"
+purges_per_minute = 0
 [store]
 disk_max = "2GiB"
 memory_max = "1GiB"

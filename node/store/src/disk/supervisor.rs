@@ -339,7 +339,7 @@ fn serve(shared: &Arc<Shared>, start: &Start) -> End {
             turn.is_abandoned.store(true, Ordering::Release);
             return leave_behind(shared, turn.stage());
         }
-        shared.trim_purges_now_and_then();
+        shared.tend_purges_now_and_then();
     }
 }
 

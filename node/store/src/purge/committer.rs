@@ -56,6 +56,8 @@ struct Pending {
     purge: Purge,
     urgency: Urgency,
     answer: Answer,
+    /// Others who asked for the same under the same idempotency key, before it was made.
+    also: Vec<Answer>,
 }
 
 #[derive(Default)]
@@ -128,7 +130,7 @@ impl Committer {
             return Err(PurgeError::Busy(queue.pending.len()));
         }
         queue.pending_bytes += bytes;
-        queue.pending.push(Pending { purge, urgency, answer });
+        queue.pending.push(Pending { purge, urgency, answer, also: Vec::new() });
         drop(queue);
         self.shared.wake.notify_one();
         Ok(answered)
@@ -272,17 +274,25 @@ fn without_repeated(shared: &Shared, pending: Vec<Pending>) -> Vec<Pending> {
     let mut made: Vec<Pending> = Vec::with_capacity(pending.len());
     let receipts = shared.receipts.lock();
     for purge in pending {
-        let is_same = |other: &&Pending| {
+        let is_same = |other: &Pending| {
             purge.purge.idempotency_key.is_some()
                 && other.purge.idempotency_key == purge.purge.idempotency_key
                 && other.purge.by == purge.purge.by
         };
         let answer = match receipts.repeated(&purge.purge) {
-            Ok(None) if made.iter().any(|other| is_same(&other)) => Err(PurgeError::Busy(made.len())),
-            Ok(None) => {
-                made.push(purge);
-                continue;
-            }
+            Ok(None) => match made.iter_mut().find(|other| is_same(other)) {
+                None => {
+                    made.push(purge);
+                    continue;
+                }
+                Some(first)
+                    if (&first.purge.selectors, first.purge.mode) == (&purge.purge.selectors, purge.purge.mode) =>
+                {
+                    first.also.push(purge.answer);
+                    continue;
+                }
+                Some(_) => Err(PurgeError::IdempotencyConflict("being made".to_owned())),
+            },
             Ok(Some(receipt)) => Ok(receipt),
             Err(error) => Err(error),
         };
@@ -332,6 +342,10 @@ fn commit(shared: &Shared, log: &mut PurgeLog, pending: Vec<Pending>, counted: &
             }
             Some(error) => Err(PurgeError::Log(Arc::clone(error))),
         };
+        for also in purge.also {
+            let again = answer.as_ref().map(|receipt| Receipt { is_repeated: true, ..receipt.clone() });
+            let _ = also.send(again.map_err(Clone::clone));
+        }
         // Nobody may be waiting any more; the purge holds all the same.
         let _ = purge.answer.send(answer);
     }

@@ -105,6 +105,11 @@ pub enum PurgeMode {
     Soft,
 }
 
+/// Who makes the purges that a write causes.
+pub const BY_WRITE: &str = "write";
+/// The same for those that a rule decides on later.
+pub const BY_RETRY: &str = "retry";
+
 /// A purge as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Purge {

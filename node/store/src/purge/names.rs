@@ -59,7 +59,7 @@ pub(crate) struct Named<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Matcher {
     Everything,
-    /// Any of these.
+    /// Any of these, in ascending order.
     Named(Vec<u64>),
     Prefix {
         authority: u64,
@@ -223,6 +223,13 @@ fn key_names(scope: &Scope, surrogate_keys: &[Box<str>]) -> Box<[u64]> {
 }
 
 impl Matcher {
+    fn named(names: impl Iterator<Item = u64>) -> Self {
+        let mut names: Vec<u64> = names.collect();
+        names.sort_unstable();
+        names.dedup();
+        Self::Named(names)
+    }
+
     pub(crate) fn of(selector: &Selector) -> Self {
         match selector {
             Selector::Everything => Self::Everything,
@@ -233,14 +240,14 @@ impl Matcher {
             },
             Selector::Url { authority, path, query } => Self::Named(vec![url_name(authority, path, query.as_deref())]),
             Selector::SurrogateKeys { site: None, keys } => {
-                Self::Named(keys.iter().map(|key| name(Kind::Key, &[key.as_bytes()])).collect())
+                Self::named(keys.iter().map(|key| name(Kind::Key, &[key.as_bytes()])))
             }
             Selector::SurrogateKeys { site: Some(site), keys } => {
-                Self::Named(keys.iter().map(|key| name(Kind::SiteKey, &[site.as_bytes(), key.as_bytes()])).collect())
+                Self::named(keys.iter().map(|key| name(Kind::SiteKey, &[site.as_bytes(), key.as_bytes()])))
             }
             Selector::Groups { authority, groups } => {
                 let group_name = |group: &str| name(Kind::AuthorityKey, &[authority.as_bytes(), group.as_bytes()]);
-                Self::Named(groups.iter().map(|group| group_name(group)).collect())
+                Self::named(groups.iter().map(|group| group_name(group)))
             }
             Selector::Variant { authority, path, query, keys, fields } => Self::Variant(VariantOf {
                 url: url_name(authority, path, query.as_deref()),
@@ -264,7 +271,8 @@ impl Matcher {
         match self {
             Self::Everything => true,
             Self::Named(named) => {
-                named.iter().any(|name| *name == names.site || *name == names.url || names.keys.contains(name))
+                let is_named = |name: &u64| named.binary_search(name).is_ok();
+                is_named(&names.site) || is_named(&names.url) || names.keys.iter().any(is_named)
             }
             Self::Prefix { authority, path_prefix } => {
                 *authority == names.authority && names.path().starts_with(&**path_prefix)

@@ -52,7 +52,7 @@ async fn each_selector_hits_what_it_names_and_holds_after_a_restart() {
         for path in paths {
             put_path(&store, path, 1, 500).await;
         }
-        let matching = store.count_matching(std::slice::from_ref(&selector)).await;
+        let matching = store.count_matching(std::slice::from_ref(&selector)).await.unwrap();
         let count = hit.iter().filter(|hit| **hit).count() as u64;
         assert_eq!((matching.count, matching.bytes, matching.examples.len() as u64), (count, 500 * count, count));
         let receipt =
@@ -297,4 +297,56 @@ async fn walks_that_wait_have_a_bound() {
     for count in counts {
         assert_eq!(count.await, Ok(()), "each is counted");
     }
+}
+
+/// Nobody counts what a write has purged; its space is given back all the same.
+#[tokio::test]
+async fn what_writes_have_purged_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for path in ["/a", "/b", "/c"] {
+        put_path(&store, path, 1, 100).await;
+    }
+    let paths = vec![url("/a"), url("/b")];
+    store.invalidate_all(paths, now(), crate::BY_WRITE).await.unwrap();
+    assert_eq!(store.stored_count(), 3);
+    store.shared().sweep();
+    assert_eq!(store.stored_count(), 1);
+    assert!(serve(&store, "/c").await.is_some());
+    store.flush().await;
+    store.close().await;
+    drop(store);
+    assert_eq!(open(dir.path()).await.stored_count(), 1);
+}
+
+/// A purge that comes while a validation is under way, by a key that the response has no more after it.
+#[tokio::test]
+async fn a_validation_does_not_undo_a_purge_by_a_key_that_it_takes_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for (mode, by_write) in [(PurgeMode::Hard, false), (PurgeMode::Hard, true), (PurgeMode::Soft, false)] {
+        let old = put_path(&store, "/p", 1, 100).await;
+        let begun = store.position();
+        let key = Selector::SurrogateKeys { site: None, keys: vec!["key-/p".into()] };
+        if by_write {
+            store.invalidate_all(vec![key], now(), crate::BY_WRITE).await.unwrap();
+        } else {
+            store.purge(crate::Purge::of(key, mode, now()), crate::COUNT_WAIT).await.unwrap();
+        }
+        let headers = old.head.headers.clone();
+        let fresh = store.freshen(&old, headers, old.head.meta.clone(), begun, vec!["new".into()]);
+        assert_eq!(
+            store.purge_state(&fresh),
+            PurgeState::Hard,
+            "whoever waited for it gets it not: {mode:?} {by_write}"
+        );
+        assert!(serve(&store, "/p").await.is_none(), "{mode:?} {by_write}");
+    }
+    let old = put_path(&store, "/p", 1, 100).await;
+    let (begun, headers) = (store.position(), old.head.headers.clone());
+    let fresh = store.freshen(&old, headers, old.head.meta.clone(), begun, vec!["new".into()]);
+    assert_eq!(store.purge_state(&fresh), PurgeState::Live);
+    let other = crate::Purge::of(url("/other"), PurgeMode::Hard, now());
+    store.purge(other, crate::COUNT_WAIT).await.unwrap();
+    assert_eq!(store.purge_state(&fresh), PurgeState::Live, "there is no doubt left");
 }

@@ -9,7 +9,9 @@ use brim_semantics::PurgeState;
 use http::{HeaderValue, StatusCode};
 
 use super::support::*;
-use crate::{COUNT_WAIT, Fill, Finished, Predicate, Purge, PurgeMode, ResponseHead, Selector, Store, StoredResponse};
+use crate::{
+    COUNT_WAIT, Fill, Finished, Position, Predicate, Purge, PurgeMode, ResponseHead, Selector, Store, StoredResponse,
+};
 
 const PATHS: [&str; 4] = ["/list/1", "/list/2", "/item/1", "/other"];
 const LANGUAGES: [&str; 2] = ["de", "en"];
@@ -48,7 +50,18 @@ struct Simulation {
     told: Vec<Told>,
     purges: Vec<Remembered>,
     fills: Vec<Under>,
+    validations: Vec<Validation>,
+    /// Every response that was ever stored, by number and position.
+    versions: Vec<(usize, Position, Told)>,
     store: Store,
+}
+
+/// One under way.
+struct Validation {
+    number: usize,
+    stored: Arc<StoredResponse>,
+    position: Position,
+    begun: u64,
 }
 
 /// The definition of each selector, without numbers and tables.
@@ -152,7 +165,9 @@ impl Simulation {
         let fill = self.store.begin(head, Some(length as u64));
         let fill = if late.is_empty() { fill } else { fill.awaiting_keys() };
         keys.extend(&late);
-        self.told.push(Told { path, language, keys, status, is_json, came, begun });
+        let told = Told { path, language, keys, status, is_json, came, begun };
+        self.versions.push((self.told.len(), self.store.position(), told.clone()));
+        self.told.push(told);
         self.fills.push(Under { fill, number, body, late });
     }
 
@@ -243,31 +258,59 @@ impl Simulation {
     async fn check(&self) {
         for path in PATHS {
             for (number, stored) in self.found(path).await {
-                let told = &self.told[number];
+                let told = self.version_of(number, &stored);
                 assert_eq!(stored.head.status.as_u16(), told.status);
                 assert_eq!(self.store.purge_state(&stored), self.state(told), "{number}: {told:?}");
             }
         }
     }
 
-    /// A 304: the same body, as new as the validation, with the keys of its own fields.
-    async fn freshen(&mut self) {
+    /// What the model knows of what was found: as it was filled, or as a validation made it.
+    fn version_of(&self, number: usize, stored: &StoredResponse) -> &Told {
+        let has_keys = |told: &Told| KEYS.into_iter().all(|key| told.keys.contains(&key) == carries(&stored.head, key));
+        let is_it = |(known, position, told): &&(usize, Position, Told)| {
+            *known == number && *position == stored.head.fetched_at && has_keys(told)
+        };
+        self.versions.iter().rev().find(is_it).map(|(_, _, told)| told).expect("it was put there")
+    }
+
+    /// A validation begins.
+    async fn validate(&mut self) {
         let path = self.one(&PATHS);
         let Some((number, stored)) = self.found(path).await.pop() else { return };
         if self.store.purge_state(&stored) == PurgeState::Hard {
             return;
         }
-        let (key, position, begun) = (self.one(&KEYS), self.store.position(), self.tick());
-        let headers = stored.head.headers.clone();
-        let fresh = self.store.freshen(&stored, headers, stored.head.meta.clone(), position, vec![key.into()]);
-        let told = &mut self.told[number];
-        told.begun = begun;
-        told.keys = KEYS.into_iter().filter(|known| carries(&fresh.head, known)).collect();
+        let (position, begun) = (self.store.position(), self.tick());
+        self.validations.push(Validation { number, stored, position, begun });
+    }
+
+    /// A 304 comes: the same body, as new as its validation's beginning, with the keys of its own fields.
+    fn freshen(&mut self) {
+        if self.validations.is_empty() {
+            return;
+        }
+        let at = self.index(self.validations.len());
+        let Validation { number, stored, position, begun } = self.validations.swap_remove(at);
+        let key = self.one(&KEYS);
+        let (headers, meta) = (stored.head.headers.clone(), stored.head.meta.clone());
+        let fresh = self.store.freshen(&stored, headers, meta, position, vec![key.into()]);
+        let was = Told { begun, ..self.version_of(number, &stored).clone() };
+        let told = Told { keys: KEYS.into_iter().filter(|known| carries(&fresh.head, known)).collect(), ..was.clone() };
         assert!(told.keys.contains(&key));
+        // What was purged since, by what it was: the 304 is for its own request alone.
+        let (before, after) = (self.state(&was), self.state(&told));
+        if before != PurgeState::Live && before != after {
+            assert_eq!(self.store.purge_state(&fresh), PurgeState::Hard, "{told:?}");
+            return;
+        }
+        // Another one may have taken its place meanwhile; then this one is not stored.
+        self.versions.push((number, position, told));
     }
 
     async fn restart(&mut self, dir: &Path) {
         self.fills.clear();
+        self.validations.clear();
         self.store.close().await;
         self.store = open(dir).await;
     }
@@ -290,15 +333,24 @@ fn after(seconds: u64) -> SystemTime {
 async fn run(seed: u64, steps: usize) {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
-    let mut simulation =
-        Simulation { random: Random(seed), now: 0, told: Vec::new(), purges: Vec::new(), fills: Vec::new(), store };
+    let mut simulation = Simulation {
+        random: Random(seed),
+        now: 0,
+        told: Vec::new(),
+        purges: Vec::new(),
+        fills: Vec::new(),
+        validations: Vec::new(),
+        versions: Vec::new(),
+        store,
+    };
     for _ in 0..steps {
         match simulation.random.below(40) {
             0..=11 => simulation.begin(),
             12..=23 => simulation.finish().await,
             24..=27 => simulation.join().await,
             28..=34 => simulation.purge().await,
-            35..=37 => simulation.freshen().await,
+            35 | 36 => simulation.validate().await,
+            37 => simulation.freshen(),
             38 => simulation.remove().await,
             _ => simulation.restart(dir.path()).await,
         }
