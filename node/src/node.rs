@@ -282,6 +282,7 @@ async fn make_cache(config: &Config, parts: &Parts, refresher: Refresher) -> Res
         clock: parts.clock.clone(),
         telemetry: Arc::new(telemetry),
         tasks: Tasks::default(),
+        tag_budget: Arc::default(),
         refresher,
         retries: Retries::open(config.data_dir.join("retries")),
     })

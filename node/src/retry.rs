@@ -4,7 +4,7 @@
 //! - A call is on disk before the client of its write gets its answer; it leaves the queue when its purge is durable, or when an operator
 //!   gives it up.
 //! - At most [`RETRIES_MAX`] wait. What finds no room, or no disk, is refused: the caller then purges more than it would have had to.
-//! - One call is asked again at a time, each at growing intervals.
+//! - What a rule is shown lies on disk alone; one call is read and asked again at a time, all of them at growing intervals.
 //!
 //! Not here: what the rule is asked and what becomes of its answer (`request::invalidate`).
 
@@ -43,8 +43,8 @@ pub struct Retry {
     pub route: String,
     /// What was written to.
     pub target: String,
-    /// What the rule is shown.
-    pub call: InvalidationCall,
+    /// What the rule is shown; none in [`Retries::list`].
+    pub call: Option<InvalidationCall>,
     /// When it was to be asked first.
     pub since: SystemTime,
     /// How often it has failed.
@@ -65,7 +65,7 @@ impl Retry {
     ) -> Self {
         let (plugin, site, route) = (plugin.to_owned(), site.to_owned(), route.to_owned());
         let (target, reason) = (target.to_string(), fault.to_string());
-        Self { plugin, site, route, target, call, since: now, failures: 1, reason }
+        Self { plugin, site, route, target, call: Some(call), since: now, failures: 1, reason }
     }
 }
 
@@ -78,7 +78,7 @@ struct Shared {
     dir: PathBuf,
     waiting: Mutex<BTreeMap<u64, Retry>>,
     next: AtomicU64,
-    /// Something came, or an operator wants it tried at once.
+    /// Something came, or a plugin has changed.
     wake: Notify,
 }
 
@@ -99,8 +99,13 @@ pub enum RetryError {
 impl Retries {
     /// The queue in `dir`. What is there and cannot be read is left, and told to the log.
     pub fn open(dir: PathBuf) -> Self {
+        // Before the first call is written: a directory that its parent does not know yet would be lost with it.
+        let synced = || dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all());
+        if let Err(error) = fs::create_dir_all(&dir).and_then(|()| synced()) {
+            tracing::warn!(dir = %dir.display(), %error, "calls of invalidation rules that fail cannot be kept");
+        }
         let mut waiting = BTreeMap::new();
-        // A directory that does not exist yet holds nothing; one that cannot be read refuses the first push as well.
+        // One that cannot be read refuses the first push as well.
         let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
         let mut newest = 0;
         for entry in entries {
@@ -110,10 +115,9 @@ impl Retries {
                 continue;
             };
             newest = newest.max(number);
-            let read = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<Retry>(&bytes)?));
-            match read {
+            match read(&path) {
                 Ok(retry) => {
-                    waiting.insert(number, retry);
+                    waiting.insert(number, Retry { call: None, ..retry });
                 }
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "an invalidation that waits cannot be read; purge its site by hand");
@@ -144,7 +148,7 @@ impl Retries {
         let number = shared.next.fetch_add(1, Ordering::Relaxed);
         let written = tokio::task::spawn_blocking(move || {
             write(&shared.dir, number, &bytes)?;
-            shared.waiting.lock().insert(number, retry);
+            shared.waiting.lock().insert(number, Retry { call: None, ..retry });
             shared.wake.notify_one();
             Ok(())
         });
@@ -176,16 +180,26 @@ impl Retries {
         Ok(self.0.waiting.lock().remove(&number).is_some())
     }
 
+    /// Has all that wait asked again soon: a plugin has changed.
+    pub fn try_soon(&self) {
+        self.0.wake.notify_one();
+    }
+
     /// Asks again, for ever. Cancel safe: a call leaves the queue only after its purge is durable.
     pub(crate) async fn run(self, cache: Arc<Cache>) {
         let mut pause = PAUSE;
         loop {
-            let is_empty = self.count() == 0;
-            if is_empty {
+            if self.count() == 0 {
                 self.0.wake.notified().await;
                 pause = PAUSE;
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.0.wake.notified() => {
+                    pause = PAUSE;
+                    tokio::time::sleep(pause).await;
+                }
+            }
             let was = self.count();
             self.once(&cache).await;
             pause = if self.count() < was { PAUSE } else { (pause * 2).min(PAUSE_MAX) };
@@ -194,14 +208,17 @@ impl Retries {
 
     /// Asks each of those that wait once.
     async fn once(&self, cache: &Arc<Cache>) {
-        for (number, retry) in self.list() {
-            match invalidate::again(cache, &retry).await {
+        for (number, waiting) in self.list() {
+            let dir = self.0.dir.clone();
+            let outcome = match tokio::task::spawn_blocking(move || read(&path(&dir, number))).await {
+                Ok(Ok(retry)) => invalidate::again(cache, &retry).await,
+                Ok(Err(error)) => Err(format!("it cannot be read: {error}")),
+                Err(_) => return,
+            };
+            match outcome {
                 Ok(()) => {
-                    tracing::info!(
-                        plugin = retry.plugin,
-                        target = retry.target,
-                        "a rule that had failed has said what a write purges"
-                    );
+                    let (plugin, target) = (waiting.plugin, waiting.target);
+                    tracing::info!(plugin, target, "a rule that had failed has said what a write purges");
                     if let Err(error) = self.remove(number) {
                         tracing::warn!(%error, "a call that was answered stays on disk and will be asked again");
                     }
@@ -215,6 +232,10 @@ impl Retries {
             }
         }
     }
+}
+
+fn read(path: &Path) -> io::Result<Retry> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
 fn path(dir: &Path, number: u64) -> PathBuf {

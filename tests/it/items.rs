@@ -167,8 +167,13 @@ fn assert_true(seed: u64, truth: &Mutex<Catalogue>, target: &str, answer: &Answe
             let item = now.items.remove(&id.parse().expect("a number"));
             let code = if item.is_some() { 200 } else { 404 };
             assert_eq!(answer.status.as_u16(), code, "seed {seed}: {target} is stale: {}", answer.head());
-            if let Some(item) = item {
-                assert_eq!(answer.json()["price"], item.0, "seed {seed}: {target} is stale");
+            if let Some((price, colour)) = item {
+                let shown = answer.json();
+                assert_eq!(
+                    (&shown["price"], &shown["colour"]),
+                    (&json!(price), &json!(colour)),
+                    "seed {seed}: {target} is stale"
+                );
             }
         }
     }

@@ -225,3 +225,71 @@ async fn a_soft_purge_refreshes_what_is_popular_first() {
     let stale = node.get_with("/never", "accept-language", "de").await;
     assert_eq!(stale.cache_status().detail.as_deref(), Some("soft-purged"), "the rest on demand");
 }
+
+/// Keys that one client's request gave are not lost by the validation of another's: of the same response, or of the variant that a
+/// 304 names for another one.
+#[tokio::test]
+async fn a_validation_by_another_client_takes_no_key_away() {
+    let origin = FakeOrigin::start().await;
+    let reply = |text: &'static str| ok(text).cache_control("max-age=10").etag("\"1\"").answering_conditionals();
+    origin.serve("/shared", reply("shared"));
+    origin.serve("/apart", reply("apart").vary("X-Tenant"));
+    let node = TestNode::with_route(&origin, "surrogate_keys = [\"tenant:{header.x-tenant}\"]").await;
+    for path in ["/shared", "/apart"] {
+        node.get_with(path, "x-tenant", "acme").await.assert_stored();
+    }
+    node.clock().advance(Duration::from_secs(11));
+    for path in ["/shared", "/apart"] {
+        let other = node.get_with(path, "x-tenant", "globex").await;
+        assert_eq!(other.cache_status().fwd_status, Some(304), "{path}: {}", other.head());
+    }
+    node.settled().await;
+    let receipt = node.purge(json!({ "surrogate_keys": ["tenant:acme"] })).await;
+    assert!(receipt["matched"].as_u64() >= Some(2), "{receipt}");
+    for path in ["/shared", "/apart"] {
+        node.get_with(path, "x-tenant", "acme").await.assert_forwarded("uri-miss");
+    }
+}
+
+/// A request that is made up of what is stored would get fewer keys than a client's: left to be validated on demand.
+#[tokio::test]
+async fn what_a_refresh_could_not_tag_is_left() {
+    let reply = ok("v").cache_control("max-age=600").etag("\"1\"").answering_conditionals();
+    let origin = FakeOrigin::serving("/a", reply).await;
+    let node = TestNode::with_route(&origin, "surrogate_keys = [\"tenant:{header.x-tenant}\"]").await;
+    node.get_with("/a", "x-tenant", "acme").await.assert_stored();
+    node.get_with("/a", "x-tenant", "acme").await.assert_hit();
+    node.purge(json!({ "site": "test", "soft": true })).await;
+    eventually("it to be left", async || {
+        let metrics = node.admin(Method::GET, "/metrics").send().await;
+        metrics.content().contains("brim_refreshes_total{outcome=\"left\"} 1").then_some(())
+    })
+    .await;
+    assert_eq!(origin.all_requests().len(), 1);
+}
+
+/// What a POST shows and a write has changed while it was under way is not kept, though only its content says what it shows.
+#[tokio::test]
+async fn a_post_is_not_kept_past_a_purge_by_a_key_of_its_content() {
+    let gate = Gate::new();
+    let origin = FakeOrigin::start().await;
+    let held = gate.clone();
+    origin.answer("/items", move |request| {
+        let page = || ok(r#"{"items": [{"id": 7, "v": 1}]}"#).cache_control("max-age=600");
+        match request.method.as_str() {
+            "POST" => page().header("content-location", "/items").held_by(&held),
+            _ => ok(r#"{"items": [{"id": 7, "v": 2}]}"#).cache_control("max-age=600"),
+        }
+    });
+    origin.answer("/items/7", |_| status(204));
+    let config = TestNode::config(&origin, "", ITEMS).replace("path = \"/\"", "path = \"/items\"");
+    let node = TestNode::start(&config).await;
+    let posting = tokio::spawn(node.client().clone().ask(Method::POST, "/items").content("x").send());
+    origin.wait_for_requests("/items", 1).await;
+    node.ask(Method::PUT, "/items/7").content("x").send().await.assert_status(204);
+    gate.open();
+    posting.await.expect("the task ends").assert_status(200);
+    node.settled().await;
+    let page = node.get("/items").await;
+    assert_eq!(page.json()["items"][0]["v"], 2, "{}", page.head());
+}

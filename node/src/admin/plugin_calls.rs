@@ -112,7 +112,9 @@ pub(super) async fn activate(
     if mode != Mode::Canary && request.percent.is_some() {
         return Err(Problem::invalid("percent", "`percent` goes with mode \"canary\" only"));
     }
-    Ok(Json(answer(state.plugins.activate(&name, request.version, mode).await?)))
+    let view = state.plugins.activate(&name, request.version, mode).await?;
+    state.retries.try_soon();
+    Ok(Json(answer(view)))
 }
 
 /// Brings back the version that was in use before.
@@ -128,7 +130,9 @@ pub(super) async fn rollback(
     State(state): State<AdminState>,
     Path(name): Path<String>,
 ) -> Result<Json<PluginAnswer>, Problem> {
-    Ok(Json(answer(state.plugins.rollback(&name).await?)))
+    let view = state.plugins.rollback(&name).await?;
+    state.retries.try_soon();
+    Ok(Json(answer(view)))
 }
 
 fn answer(view: PluginView) -> PluginAnswer {

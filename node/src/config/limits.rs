@@ -187,8 +187,7 @@ pub const TAG_CONTENT_MAX: Limit<u64> = limit(1 << 20, 1, 16 << 20);
 /// Bytes of a JSON pointer.
 pub const POINTER_BYTES_MAX: usize = 256;
 /// `items.paging` of a route, where it is absent.
-pub const PAGING_PARAMETERS: [&str; 8] =
-    ["page", "per_page", "page_size", "size", "limit", "offset", "cursor", "after"];
+pub const PAGING_PARAMETERS: [&str; 6] = ["page", "per_page", "page_size", "limit", "offset", "cursor"];
 /// Members of `items.paging`.
 pub const PAGING_PARAMETERS_MAX: usize = 32;
 /// Members of a route's `targeted_fields`.

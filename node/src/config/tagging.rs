@@ -56,10 +56,10 @@ pub struct ItemRule {
 /// What a change of an item does to the order of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ListOrder {
-    /// Nothing: by id, or by when it was made.
+    /// Nothing: by id, or by when it was made, and with all of them.
     #[default]
     Stable,
-    /// It may move, as by name or by when it was changed.
+    /// It may move, come or go, as in a list by name, by when it was changed, or without what is archived.
     Mutable,
 }
 

@@ -222,6 +222,9 @@ impl Lease {
     }
 }
 
+/// Frames that are read before their reader asks for them.
+const FRAMES_AHEAD_MAX: usize = 4096;
+
 /// The content of an origin's response, with its trailers.
 pub struct OriginBody {
     /// Frames that were read before their reader asked for them.
@@ -264,6 +267,7 @@ impl OriginBody {
     }
 
     /// Reads the content, of which the reader misses nothing by that. `None`: it is longer than `bytes_max`, or does not come whole.
+    /// Cancel safe: what has come is kept for its reader.
     pub async fn read_ahead(&mut self, bytes_max: usize) -> Option<Bytes> {
         let mut content = BytesMut::new();
         while let Some(frame) = poll_fn(|cx| self.poll_incoming(cx)).await {
@@ -272,7 +276,7 @@ impl OriginBody {
                 content.extend_from_slice(data);
             }
             self.ahead.push_back(frame);
-            if is_end || content.len() > bytes_max {
+            if is_end || content.len() > bytes_max || self.ahead.len() > FRAMES_AHEAD_MAX {
                 return None;
             }
         }

@@ -18,9 +18,8 @@ use http_body_util::BodyExt;
 
 use super::accept::Inbound;
 use super::partial::{Ask, PARTS_MAX};
-use super::tags::{self, Awaited, Tags};
+use super::tags::{Awaited, Tags};
 use super::{Cache, respond};
-use crate::config::KeyOverflow;
 use crate::origin::OriginBody;
 use crate::route::Route;
 
@@ -222,15 +221,13 @@ impl Entry {
         );
         match freshened.storable {
             Storable::Yes(meta) => {
-                let keys = tags::of_fields(&self.route, &self.target, &self.inbound_headers, &freshened.headers);
-                if keys.is_cut() {
-                    self.note_untagged(Declined::SurrogateKeys);
-                    if self.route.config.tagging.overflow == KeyOverflow::Refuse {
+                let keys = match self.tags_again(stored, &freshened.headers) {
+                    Ok(keys) => keys.into_vec(),
+                    Err(declined) => {
                         self.cache.store.remove(&self.key);
-                        return Freshening::Forbidden(Declined::SurrogateKeys, freshened.for_client);
+                        return Freshening::Forbidden(declined, freshened.for_client);
                     }
-                }
-                let keys = keys.into_vec();
+                };
                 let kept = self.cache.store.freshen(stored, freshened.headers, meta, times.fetched_at, keys);
                 Freshening::Kept(kept, freshened.for_client)
             }
@@ -249,11 +246,8 @@ impl Entry {
     pub(super) fn begin_copy(&self, selected: &StoredResponse) -> Option<Fill> {
         let mut head = selected.head.clone();
         head.nominated = Nominated::of(&head.headers, &self.inbound_headers).ok()?;
-        // The route's own keys may come from fields of the request, and this is another request.
-        let keys = tags::of_fields(&self.route, &self.target, &self.inbound_headers, &head.headers);
-        if keys.is_cut() && self.route.config.tagging.overflow == KeyOverflow::Refuse {
-            return None;
-        }
+        // Keys may come from fields of the request, and this is another request.
+        let keys = self.tags_again(selected, &head.headers).ok()?;
         for key in keys.into_vec() {
             if !head.surrogate_keys.contains(&key) {
                 head.surrogate_keys.push(key);
@@ -340,7 +334,7 @@ impl Entry {
     }
 
     /// Counts a response whose surrogate keys cannot all be had.
-    fn note_untagged(&self, declined: Declined) {
+    pub(super) fn note_untagged(&self, declined: Declined) {
         match declined {
             Declined::SurrogateKeys => {
                 self.route.metrics.note_keys_cut();

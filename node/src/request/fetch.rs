@@ -261,6 +261,10 @@ impl Cache {
         let content = inbound.query_content.clone().map_or_else(ForwardBody::empty, ForwardBody::full);
         let mut request = forward::request(inbound, Purpose::Pass, exchange.keyed_fields(), content)?;
         request.extensions_mut().insert(affinity(key));
+        if inbound.method == Method::HEAD && tags::reads_content(self, route) {
+            // Of the representation that a GET would get.
+            request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         interim::relay(&self.telemetry, route, inbound, &mut request);
         let (began, sent) = (Instant::now(), head::Sent::now(self));
         match route.origin.send(request).await {

@@ -48,7 +48,8 @@ pub(super) fn update(
         HeadUpdate::Freshen => {
             // A purge that came before the HEAD must not be undone by it.
             let Ok(target) = forward::target(inbound) else { return };
-            if cache.store.purge_state(stored) == PurgeState::Hard {
+            // Nor is a plugin asked for surrogate keys by fields alone: a GET will do that.
+            if cache.store.purge_state(stored) == PurgeState::Hard || route.config.tagging.plugin.is_some() {
                 return;
             }
             let facts = RequestFacts { method: &Method::GET, headers: &inbound.headers, target: &target };

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use brim_host::{InvalidationCall, PluginFault, PluginPurge, json};
 use brim_semantics::PurgeState;
-use brim_store::{Position, PurgeError, Scope, Selector};
+use brim_store::{BY_RETRY, BY_WRITE, Position, PurgeError, Scope, Selector};
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Method, Request, Response, Uri};
@@ -32,10 +32,8 @@ const TRIES_MAX: usize = 100;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often a plugin is asked again at once, where only its turn does not come.
 const BUSY_TRIES_MAX: u32 = 3;
-/// Who made a purge that a write caused, in receipts.
-const BY_WRITE: &str = "write";
-/// The same for one that a plugin decided on later.
-pub(crate) const BY_RETRY: &str = "retry";
+/// How long the answer to a write is waited for where its content is read by a rule; then the rule is told that it is too long.
+const READ_AHEAD_MAX: Duration = Duration::from_secs(5);
 
 /// What a write left in the purge log.
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +106,11 @@ fn clean_at(
     };
     let keys = tags::of_fields(route, target, &head.headers, response).into_vec();
     let position = cache.store.position();
+    let tagging = &route.config.tagging;
+    if (tagging.items.is_some() || tagging.plugin.is_some()) && position != before {
+        // What its content or its plugin will have it purged by is not known yet.
+        return None;
+    }
     (cache.store.purge_state_of(&scope, &keys, before) == PurgeState::Live).then_some(position)
 }
 
@@ -203,7 +206,13 @@ async fn call_of(
         Some(inputs) => (inputs.request_values.clone(), inputs.response_values.clone()),
     };
     let request_content = json_of(head.content.clone(), is_encoded(&head.headers), sent).await;
-    let answer = if received.is_empty() { None } else { response.body_mut().read_ahead(content_max).await };
+    let answer = if received.is_empty() {
+        None
+    } else {
+        let reading = response.body_mut().read_ahead(content_max);
+        // What has come by then is not lost by giving up.
+        tokio::time::timeout(READ_AHEAD_MAX, reading).await.ok().flatten()
+    };
     let response_content = json_of(answer, is_encoded(response.headers()), received).await;
     let request = tags::key_request(head.method.as_str(), &head.target, &head.headers);
     active.plugin.invalidation_call(&request, request_content, response.status(), response.headers(), response_content)
@@ -270,6 +279,7 @@ fn selectors_of(cache: &Cache, route: &Route, target: &Uri, purges: Vec<PluginPu
 /// A plugin's answer to a call that failed before: what it names is purged. The error says why not yet.
 pub(crate) async fn again(cache: &Arc<Cache>, retry: &Retry) -> Result<(), String> {
     let active = cache.plugins.active(&retry.plugin).ok_or("the plugin is not active")?;
+    let call = retry.call.as_ref().ok_or("what it is shown is missing")?;
     let snapshot = cache.snapshot.load_full();
     let target: Uri = retry.target.parse().map_err(|_| "its target is no URI")?;
     let Some(site) = snapshot.routes.site_named(&retry.site) else {
@@ -277,7 +287,7 @@ pub(crate) async fn again(cache: &Arc<Cache>, retry: &Retry) -> Result<(), Strin
         return Ok(());
     };
     let route = site.route(target.path()).ok_or("its route is gone")?;
-    let purges = purges(cache, &active, &retry.call).await.map_err(|fault| fault.to_string())?;
+    let purges = purges(cache, &active, call).await.map_err(|fault| fault.to_string())?;
     let selectors = selectors_of(cache, route, &target, purges);
     if selectors.is_empty() {
         return Ok(());

@@ -6,12 +6,13 @@
 //! |---|---|---|
 //! | `product:<id>` | the item, and each page with it | to this item |
 //! | `product:lists` | every page | that may add or remove an item |
-//! | `product:lists:selected` | every page that a parameter filters or orders | to any item |
+//! | `product:lists:selected` | every page that a parameter, a field or a plugin's key may filter or order | to any item |
 //! | `product:unknown` | whatever is neither the item of its path nor a page whose items all have ids | to any item |
 //! | `product:all` | everything below the route | whose effect cannot be told |
 //!
 //! Always true:
-//! - A write that changes an item purges each stored response that may show it, or may now have to.
+//! - A write that changes an item purges each stored response that may show it, or may now have to. One thing is taken for granted, unless
+//!   `order` is `mutable`: a change neither moves an item within the list that nothing filters or orders, nor into or out of it.
 //! - What is not understood is purged too often, never too seldom.
 //!
 //! Not here: reading the content (`tags`), purging (`invalidate`).
@@ -35,7 +36,7 @@ enum Place {
     Below,
 }
 
-/// A response to a safe request, or the request itself.
+/// A request, by what it names.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Page<'a> {
     /// The path of its route: that of the collection.
@@ -44,9 +45,21 @@ pub(super) struct Page<'a> {
     pub(super) target: &'a Uri,
 }
 
+/// A response to a safe request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) status: StatusCode,
+    /// Something besides the URL may have chosen what it shows: the content of a QUERY, a field that it nominates, a plugin's key.
+    pub(super) is_chosen: bool,
+    /// `None`: too long, encoded, or a part.
+    pub(super) content: Option<&'a [u8]>,
+}
+
 impl Page<'_> {
-    /// The surrogate keys of a response with this content; `None`: too long, encoded, or a part.
-    pub(super) fn keys(&self, rule: &ItemRule, content: Option<&[u8]>) -> Vec<String> {
+    /// The surrogate keys of a response.
+    pub(super) fn keys(&self, rule: &ItemRule, shown: Shown<'_>) -> Vec<String> {
+        // What an error says of items is no item.
+        let content = shown.content.filter(|_| shown.status == StatusCode::OK);
         let key = |rest: &str| format!("{}:{rest}", rule.kind);
         let mut keys = vec![key("all")];
         let parsed: Option<Value> = content.and_then(|content| serde_json::from_slice(content).ok());
@@ -58,7 +71,7 @@ impl Page<'_> {
         if let Some(items) = list {
             let ids: Vec<Option<String>> = items.iter().map(|item| id_of(item, rule)).collect();
             keys.push(key("lists"));
-            if self.is_selected(rule) {
+            if shown.is_chosen || self.is_selected(rule) {
                 keys.push(key("lists:selected"));
             }
             if ids.iter().any(Option::is_none) || place != Place::Collection {
@@ -134,7 +147,8 @@ impl Page<'_> {
 fn id_of(item: &Value, rule: &ItemRule) -> Option<String> {
     match item.pointer(&rule.id)? {
         Value::String(text) if !text.is_empty() => Some(brim_semantics::key_text(text).into_owned()),
-        Value::Number(number) => Some(number.to_string()),
+        // One that was rounded, or written in another way, is not what a path calls it.
+        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
         _ => None,
     }
 }
@@ -154,8 +168,13 @@ mod tests {
     }
 
     fn keys(target: &str, content: Option<&str>) -> Vec<String> {
+        let shown = Shown { status: StatusCode::OK, is_chosen: false, content: content.map(str::as_bytes) };
+        keys_of(target, shown)
+    }
+
+    fn keys_of(target: &str, shown: Shown<'_>) -> Vec<String> {
         let target = format!("http://a{target}").parse().unwrap();
-        let mut keys = Page { route_path: "/api/p", target: &target }.keys(&rule(), content.map(str::as_bytes));
+        let mut keys = Page { route_path: "/api/p", target: &target }.keys(&rule(), shown);
         keys.sort();
         keys
     }
@@ -199,6 +218,29 @@ mod tests {
             keys("/api/p/top", Some(r#"{"items": [{"id": 1}]}"#)),
             ["p:1", "p:all", "p:lists", "p:top", "p:unknown"]
         );
+    }
+
+    /// A number that is not written as a path would write it names no item.
+    #[test]
+    fn an_id_is_a_text_or_a_whole_number() {
+        let unknown = ["p:all", "p:lists", "p:unknown"];
+        for id in ["1.0", "1e3", "12345678901234567890123", "null", "{}", "\"\""] {
+            assert_eq!(keys("/api/p", Some(&format!("{{\"items\": [{{\"id\": {id}}}]}}"))), unknown, "{id}");
+        }
+        let (least, most) = (i64::MIN, u64::MAX);
+        let found = keys("/api/p", Some(&format!("{{\"items\": [{{\"id\": {least}}}, {{\"id\": {most}}}]}}")));
+        assert!(found.contains(&format!("p:{least}")) && found.contains(&format!("p:{most}")), "{found:?}");
+    }
+
+    /// An error that repeats the id is not the item, and a list that something else than its URL has chosen is a selected one.
+    #[test]
+    fn errors_are_unknown_and_chosen_pages_selected() {
+        let content = Some(&br#"{"id": 7}"#[..]);
+        let gone = Shown { status: StatusCode::NOT_FOUND, is_chosen: false, content };
+        assert_eq!(keys_of("/api/p/7", gone), ["p:7", "p:all", "p:unknown"]);
+        let content = Some(&br#"{"items": [{"id": 7}]}"#[..]);
+        let chosen = Shown { status: StatusCode::OK, is_chosen: true, content };
+        assert_eq!(keys_of("/api/p", chosen), ["p:7", "p:all", "p:lists", "p:lists:selected"]);
     }
 
     #[test]

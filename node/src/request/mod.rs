@@ -33,7 +33,7 @@ mod ranges;
 mod record;
 pub mod refresh;
 pub mod respond;
-mod tags;
+pub mod tags;
 mod upgrade;
 
 use std::sync::Arc;
@@ -55,6 +55,7 @@ use self::lookup::Lookup;
 use self::need::{Held, Need};
 use self::refresh::Refresher;
 use self::respond::Answer;
+use self::tags::TagBudget;
 use crate::body::ResponseBody;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -93,6 +94,8 @@ pub struct Cache {
     pub telemetry: Arc<Telemetry>,
     /// Fills, and what else outlives its request.
     pub tasks: Tasks,
+    /// Contents that are held for their surrogate keys.
+    pub tag_budget: Arc<TagBudget>,
     /// Soft purges whose popular responses are validated.
     pub refresher: Refresher,
     /// Rules that failed after a write and are asked again.

@@ -25,7 +25,7 @@ use super::exchange::Exchange;
 use super::fetch::Permit;
 use super::key::{self, Keyed};
 use super::need::{Errand, Held, Need};
-use super::{Cache, Routed};
+use super::{Cache, Routed, forward, tags};
 use crate::telemetry::Family;
 
 /// Soft purges that wait to be worked on.
@@ -40,6 +40,8 @@ const ANSWERS_A_STEP: usize = 8;
 const BUSY_FACTOR: u32 = 2;
 /// Below this nothing is concluded from a time: a millisecond more is no load.
 const LATENCY_MIN: Duration = Duration::from_millis(5);
+/// Failures in a row after which the rest of a purge is left.
+const FAILURES_MAX: usize = 3;
 /// After a failure.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -84,20 +86,24 @@ struct Pace {
     places: usize,
     quickest: Option<Duration>,
     answers: usize,
+    /// In a row.
+    failures: usize,
 }
 
 impl Pace {
     fn new() -> Self {
-        Self { places: 1, quickest: None, answers: 0 }
+        Self { places: 1, quickest: None, answers: 0, failures: 0 }
     }
 
-    /// Takes an answer's time in; says how long its place rests. `None`: there was no answer.
-    fn answered(&mut self, took: Option<Duration>) -> Duration {
+    /// Takes an answer's time in. `None`: there was no answer.
+    fn answered(&mut self, took: Option<Duration>) {
         let Some(took) = took else {
             self.places = 1;
             self.answers = 0;
-            return FAILURE_PAUSE;
+            self.failures += 1;
+            return;
         };
+        self.failures = 0;
         let counted = took.max(LATENCY_MIN);
         let quickest = self.quickest.map_or(counted, |quickest| quickest.min(counted));
         self.quickest = Some(quickest);
@@ -111,7 +117,6 @@ impl Pace {
                 self.places = (self.places + 1).min(PLACES_MAX);
             }
         }
-        took
     }
 }
 
@@ -131,8 +136,11 @@ async fn in_order(cache: &Arc<Cache>, asked_for: Vec<Popular>) -> usize {
                 continue;
             };
             let began = Instant::now();
-            under_way
-                .spawn(async move { answer.await.ok().and_then(|is_answered| is_answered.then(|| began.elapsed())) });
+            under_way.spawn(async move {
+                let took = answer.await.ok().and_then(|is_answered| is_answered.then(|| began.elapsed()));
+                tokio::time::sleep(took.unwrap_or(FAILURE_PAUSE)).await;
+                took
+            });
         }
         let Some(answered) = under_way.join_next().await else {
             if next.is_none() {
@@ -144,7 +152,11 @@ async fn in_order(cache: &Arc<Cache>, asked_for: Vec<Popular>) -> usize {
         let outcome = if took.is_some() { "validated" } else { "failed" };
         cache.telemetry.metrics.count_labelled(Family::Refreshes, &[outcome]);
         refreshed += usize::from(took.is_some());
-        tokio::time::sleep(pace.answered(took)).await;
+        pace.answered(took);
+        if pace.failures >= FAILURES_MAX {
+            // The rest on demand: others wait.
+            return refreshed;
+        }
     }
 }
 
@@ -160,6 +172,10 @@ fn begin(
     let mut inbound = supposed(stored)?;
     let mut exchange = Exchange::begin(cache.clock.now());
     let Ok(Routed::To(route)) = cache.route(&mut inbound) else { return None };
+    let target = forward::target(&inbound).ok()?;
+    if !tags::can_be_supposed(cache, &route, &target, &inbound.headers) {
+        return None;
+    }
     let Keyed::Cache(key) = key::derive(&cache.plugins, &route, &mut inbound, &mut exchange) else { return None };
     // A rule that reads what is not stored makes another key of it.
     if key.bytes() != stored.head.key.bytes() {
@@ -199,7 +215,7 @@ mod tests {
     fn an_origin_that_keeps_up_is_asked_more_and_one_that_does_not_less() {
         let mut pace = Pace::new();
         for _ in 0..ANSWERS_A_STEP {
-            assert_eq!(pace.answered(Some(FAST)), FAST, "a place rests as long as it was busy");
+            pace.answered(Some(FAST));
         }
         assert_eq!(pace.places, 2);
         for _ in 0..1000 {
@@ -207,9 +223,12 @@ mod tests {
         }
         assert_eq!(pace.places, PLACES_MAX);
         let slow = FAST * (BUSY_FACTOR + 1);
-        assert_eq!((pace.answered(Some(slow)), pace.places), (slow, PLACES_MAX / 2));
-        assert_eq!((pace.answered(None), pace.places), (FAILURE_PAUSE, 1));
-        assert_eq!((pace.answered(Some(slow)), pace.places), (slow, 1));
+        for (took, places, failures) in
+            [(Some(slow), PLACES_MAX / 2, 0), (None, 1, 1), (None, 1, 2), (Some(slow), 1, 0)]
+        {
+            pace.answered(took);
+            assert_eq!((pace.places, pace.failures), (places, failures), "{took:?}");
+        }
     }
 
     #[test]

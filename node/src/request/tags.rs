@@ -9,12 +9,14 @@
 //! Not here: what a write purges (`invalidate`), the rule for items (`items`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use brim_host::{KeyRequest, PluginFault, json};
-use brim_semantics::SurrogateKeys;
+use brim_semantics::{Nominated, SurrogateKeys};
+use brim_store::StoredResponse;
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_ENCODING;
-use http::{HeaderMap, StatusCode, Uri};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::{HeaderMap, Method, StatusCode, Uri};
 
 use super::entry::{Declined, Entry};
 use super::{Cache, items};
@@ -23,6 +25,8 @@ use crate::config::template::TemplateValues;
 use crate::plugins::ActivePlugin;
 use crate::route::Route;
 
+/// Bytes of contents that are held for their keys at a time, over all requests; beyond them a content is taken for too long.
+const TAG_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// A content of so many bytes is parsed beside the runtime's own thread.
 const PARSE_APART_BYTES: usize = 32 * 1024;
 
@@ -44,6 +48,29 @@ pub(super) struct Awaited {
     status: StatusCode,
     headers: HeaderMap,
     plugin: Option<Arc<ActivePlugin>>,
+    /// What all contents that are held for their keys may take, and what this one has of it.
+    budget: Arc<TagBudget>,
+    taken: usize,
+}
+
+/// Bytes of contents that are held for their keys, over all requests.
+#[derive(Debug, Default)]
+pub struct TagBudget(AtomicUsize);
+
+impl TagBudget {
+    fn take(&self, bytes: usize) -> bool {
+        let is_free = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= TAG_BYTES_MAX;
+        if !is_free {
+            self.0.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        is_free
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 /// A content that is read beside its way to the store.
@@ -54,15 +81,28 @@ enum Collected {
 
 /// The keys that the fields of a response and the route's configuration give it.
 pub(super) fn of_fields(route: &Route, target: &Uri, request: &HeaderMap, response: &HeaderMap) -> SurrogateKeys {
-    let tagging = &route.config.tagging;
-    let mut keys = brim_semantics::surrogate_keys(response, &tagging.fields);
-    let values = values(target, request);
-    for template in &tagging.keys {
-        if let Some(key) = template.key(&values) {
-            keys.add(&key);
-        }
-    }
+    let mut keys = brim_semantics::surrogate_keys(response, &route.config.tagging.fields);
+    of_route(route, target, request).for_each(|key| keys.add(&key));
     keys
+}
+
+/// Those that the route's configuration makes of a request.
+fn of_route<'a>(route: &'a Route, target: &'a Uri, request: &'a HeaderMap) -> impl Iterator<Item = String> + 'a {
+    let values = values(target, request);
+    route.config.tagging.keys.iter().filter_map(move |template| template.key(&values))
+}
+
+/// Whether a request that was made up of what is stored gets all the keys that a client's has got: none comes from what is not there.
+pub(super) fn can_be_supposed(cache: &Cache, route: &Route, target: &Uri, request: &HeaderMap) -> bool {
+    let tagging = &route.config.tagging;
+    let reads_fields = |name: &str| {
+        let active = cache.plugins.active(name);
+        active.is_none_or(|active| {
+            active.plugin.invalidation_inputs().is_none_or(|inputs| !inputs.request_headers.is_empty())
+        })
+    };
+    of_route(route, target, request).count() == tagging.keys.len()
+        && !tagging.plugin.as_deref().is_some_and(reads_fields)
 }
 
 /// What templates of a route are filled in from.
@@ -93,7 +133,9 @@ impl Entry {
         let tagging = &self.route.config.tagging;
         let mut keys = of_fields(&self.route, &self.target, &self.inbound_headers, headers);
         let plugin = self.tagging_plugin()?;
-        let mut content_keys = Vec::new();
+        // They come from a request, and the next one may have other values.
+        let mut content_keys: Vec<Box<str>> =
+            of_route(&self.route, &self.target, &self.inbound_headers).map(Into::into).collect();
         let reads_content = tagging.items.is_some() || plugin.as_ref().is_some_and(|active| wants_content(active));
         let awaited = if reads_content {
             Some(Awaited::new(self, status, headers, plugin))
@@ -102,7 +144,7 @@ impl Entry {
                 let content = json::Content::Undeclared;
                 let tags = self.asked(&active, status, headers, content).map_err(Declined::Tags)?;
                 tags.iter().for_each(|key| keys.add(key));
-                content_keys = tags;
+                content_keys.extend(tags);
             }
             None
         };
@@ -114,6 +156,27 @@ impl Entry {
         let keys = keys.into_vec();
         content_keys.retain(|key| keys.contains(key));
         Ok(Tags { keys, content_keys, is_cut, awaited })
+    }
+
+    /// The keys that a stored response gets from the fields of a 304, and of the request that brought it. Those that it has otherwise stay.
+    pub(super) fn tags_again(&self, stored: &StoredResponse, headers: &HeaderMap) -> Result<SurrogateKeys, Declined> {
+        let mut keys = of_fields(&self.route, &self.target, &self.inbound_headers, headers);
+        if let Some(active) = self.tagging_plugin()? {
+            if !wants_content(&active) {
+                let tags = self.asked(&active, stored.head.status, headers, json::Content::Undeclared);
+                tags.map_err(Declined::Tags)?.iter().for_each(|key| keys.add(key));
+            } else if has_other_inputs(&active, &stored.head.headers, headers) {
+                // Its content would have to be read again for them.
+                return Err(Declined::Tags("plugin-inputs-changed"));
+            }
+        }
+        if keys.is_cut() {
+            self.note_untagged(Declined::SurrogateKeys);
+            if self.route.config.tagging.overflow == KeyOverflow::Refuse {
+                return Err(Declined::SurrogateKeys);
+            }
+        }
+        Ok(keys)
     }
 
     fn tagging_plugin(&self) -> Result<Option<Arc<ActivePlugin>>, Declined> {
@@ -158,6 +221,12 @@ fn detail_of(fault: &PluginFault) -> &'static str {
     }
 }
 
+/// Whether a 304 has changed fields of the response that the plugin declared to read.
+fn has_other_inputs(active: &ActivePlugin, before: &HeaderMap, after: &HeaderMap) -> bool {
+    let Some(inputs) = active.plugin.invalidation_inputs() else { return false };
+    inputs.response_headers.iter().any(|name| !before.get_all(name).iter().eq(after.get_all(name).iter()))
+}
+
 /// Whether a rule of the route reads contents of responses for their keys.
 pub(super) fn reads_content(cache: &Cache, route: &Route) -> bool {
     let tagging = &route.config.tagging;
@@ -176,36 +245,51 @@ impl Awaited {
         // A part of a content says nothing of the rest, and an encoded one nothing at all.
         let is_readable = status != StatusCode::PARTIAL_CONTENT && !headers.contains_key(CONTENT_ENCODING);
         let collected = if is_readable { Collected::So(BytesMut::new(), max) } else { Collected::TooLong };
-        Self { collected, status, headers: headers.clone(), plugin }
+        Self { collected, status, headers: headers.clone(), plugin, budget: entry.cache.tag_budget.clone(), taken: 0 }
+    }
+
+    /// Whether something besides its URL may have chosen what the response shows.
+    fn is_chosen(&self, entry: &Entry) -> bool {
+        let nominates = Nominated::of(&self.headers, &HeaderMap::new());
+        let is_nominated = nominates.map_or(true, |names| names.names().any(|name| name != ACCEPT_ENCODING));
+        entry.method != Method::GET || entry.plugin.is_some() || is_nominated
+    }
+
+    fn give_back(&mut self) {
+        self.collected = Collected::TooLong;
+        self.budget.0.fetch_sub(std::mem::take(&mut self.taken), Ordering::Relaxed);
     }
 
     /// Takes the next bytes of the content.
     pub(super) fn push(&mut self, data: &Bytes) {
         if let Collected::So(content, max) = &mut self.collected {
-            if content.len() + data.len() > *max {
-                self.collected = Collected::TooLong;
+            if content.len() + data.len() > *max || !self.budget.take(data.len()) {
+                self.give_back();
             } else {
+                self.taken += data.len();
                 content.extend_from_slice(data);
             }
         }
     }
 
     /// The keys that the whole content gives, or why it may not be stored.
-    pub(super) async fn keys(self, entry: &Entry) -> Result<Vec<Box<str>>, Declined> {
-        let content = match self.collected {
-            Collected::So(content, _) => Some(content.freeze()),
+    pub(super) async fn keys(mut self, entry: &Entry) -> Result<Vec<Box<str>>, Declined> {
+        let content = match &mut self.collected {
+            // It counts until this call ends.
+            Collected::So(content, _) => Some(std::mem::take(content).freeze()),
             Collected::TooLong => None,
         };
         let tagging = &entry.route.config.tagging;
         let mut keys = SurrogateKeys::default();
         if let Some(rule) = &tagging.items {
-            let page = items::Page { route_path: entry.route.config.path.as_str(), target: &entry.target };
-            let found = apart(content.as_ref(), {
-                let (rule, target, path) = (rule.clone(), entry.target.clone(), entry.route.config.path.clone());
-                move |content| items::Page { route_path: &path, target: &target }.keys(&rule, content)
-            })
-            .await
-            .unwrap_or_else(|| page.keys(rule, None));
+            let (status, is_chosen) = (self.status, self.is_chosen(entry));
+            let (rule, target, path) = (rule.clone(), entry.target.clone(), entry.route.config.path.clone());
+            let found = apart(content.as_ref(), move |content| {
+                items::Page { route_path: &path, target: &target }
+                    .keys(&rule, items::Shown { status, is_chosen, content })
+            });
+            // None: the node is ending, and nothing is stored any more.
+            let found = found.await.ok_or(Declined::Tags("plugin-busy"))?;
             found.iter().for_each(|key| keys.add(key));
         }
         if let Some(active) = &self.plugin {

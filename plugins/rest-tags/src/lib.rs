@@ -18,7 +18,7 @@
 //! | `type` | what the keys begin with | `item` |
 //! | `list` | JSON pointer to the list in a page's content; empty: the content is the list | empty |
 //! | `id` | JSON pointer to the id in an item | `/id` |
-//! | `paging` | query parameters that choose a page and neither filter nor order | `page,per_page,page_size,size,limit,offset,cursor,after` |
+//! | `paging` | query parameters that choose a page and neither filter nor order | `page,per_page,page_size,limit,offset,cursor` |
 //! | `path` | path of the collection; an item is one segment below it. Without it, the last segment of a path is taken for an id if it has a digit | none |
 
 use brim_sdk::{
@@ -82,7 +82,7 @@ impl Collection {
             kind: or("type", "item"),
             list_ids: format!("{}/*{id}", or("list", "")),
             id,
-            paging: or("paging", "page,per_page,page_size,size,limit,offset,cursor,after")
+            paging: or("paging", "page,per_page,page_size,limit,offset,cursor")
                 .split(',')
                 .map(|name| name.trim().to_owned())
                 .collect(),
