@@ -53,4 +53,4 @@ pub use validation::{
     Freshened, HeadUpdate, Precondition, evaluate, freshened, has_origin_preconditions, head_update, make_conditional,
     make_conditional_on_any, not_modified_headers, not_modified_selects,
 };
-pub use vary::{ComparedField, NOMINATED_FIELDS_MAX, Nominated, VaryStar};
+pub use vary::{ComparedField, NOMINATED_FIELDS_MAX, Nominated, VaryStar, is_preferred_language};

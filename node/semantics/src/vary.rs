@@ -78,6 +78,11 @@ impl Nominated {
         Ok(Self(names.into_iter().map(|name| (name.clone(), value_of(&name))).collect()))
     }
 
+    /// The same but for one field.
+    pub fn without(&self, name: &HeaderName) -> Self {
+        Self(self.0.iter().filter(|(nominated, _)| nominated != name).cloned().collect())
+    }
+
     /// Whether the request selects the stored response.
     pub fn matches(&self, request: &HeaderMap) -> bool {
         self.first_difference(request).is_none()
@@ -187,7 +192,7 @@ fn normal_value<'a>(name: &HeaderName, request: &'a HeaderMap) -> Option<Cow<'a,
 }
 
 /// Whether the one language that the request prefers to all others is that of the stored response (RFC 9110 §12.5.4).
-fn is_preferred_language(request: &HeaderMap, stored_headers: &HeaderMap) -> bool {
+pub fn is_preferred_language(request: &HeaderMap, stored_headers: &HeaderMap) -> bool {
     let Some(preferences) = Preference::list(request, &ACCEPT_LANGUAGE) else { return false };
     let Some(content) = only_line(stored_headers, &CONTENT_LANGUAGE) else { return false };
     let [first, rest @ ..] = &preferences[..] else { return false };

@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::headers;
-use crate::purge::{Named, Names, Position, media_type};
+use crate::purge::{Named, Names, Position, language, media_type};
 use crate::response::{ResponseHead, Scope, variant_of};
 
 /// The first byte of every entry. A change of [`Facts`], or of a type in it, is another version.
@@ -46,6 +46,7 @@ struct Facts {
     content_keys: Vec<Box<str>>,
     /// For the names of a card, which is made without looking at the fields.
     content_type: Box<str>,
+    language: Box<str>,
     fetched_at: Position,
     plugin: Option<[u8; 32]>,
     serial: u64,
@@ -93,6 +94,7 @@ pub(crate) fn encode(
         surrogate_keys: head.surrogate_keys.clone(),
         content_keys: head.content_keys.clone(),
         content_type: media_type(&head.headers).into(),
+        language: language(&head.headers, &head.nominated).into(),
         fetched_at: head.fetched_at,
         plugin: head.plugin,
         serial,
@@ -141,6 +143,7 @@ pub(crate) fn summary(value: &[u8]) -> Result<Summary, BadEntry> {
         status: facts.status,
         came: facts.meta.response_time,
         content_type: &facts.content_type,
+        language: &facts.language,
         plugin: facts.plugin.as_ref(),
         nominated: &facts.nominated,
     });

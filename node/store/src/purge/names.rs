@@ -4,8 +4,8 @@
 
 use std::time::SystemTime;
 
-use brim_semantics::{KeyHash, Nominated, url_hash};
-use http::header::{CONTENT_TYPE, VARY};
+use brim_semantics::{KeyHash, Nominated, is_preferred_language, url_hash};
+use http::header::{ACCEPT_LANGUAGE, CONTENT_LANGUAGE, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -23,10 +23,11 @@ pub(crate) struct Names {
     pub(crate) keys: Box<[u64]>,
     /// `None`: nothing is known of the response yet.
     pub(crate) facts: Option<Facts>,
-    /// Authority, path, media type and nominated fields, one after the other: one allocation for all of them.
+    /// Authority, path, media type, language and nominated fields, one after the other: one allocation for all of them.
     texts: Box<str>,
     path_at: u32,
     type_at: u32,
+    language_at: u32,
     nominated_at: u32,
 }
 
@@ -41,6 +42,8 @@ pub(crate) struct Facts {
     pub(crate) plugin: u64,
     /// Of what the nominated fields were in the request.
     nominated: u64,
+    /// The same without `Accept-Language`: a request that differs in that alone may be answered by the language it prefers.
+    nominated_apart: u64,
 }
 
 /// A stored response as far as it has names.
@@ -51,6 +54,8 @@ pub(crate) struct Named<'a> {
     pub(crate) status: u16,
     pub(crate) came: SystemTime,
     pub(crate) content_type: &'a str,
+    /// Of a response that nominates `Accept-Language`; else empty.
+    pub(crate) language: &'a str,
     pub(crate) plugin: Option<&'a [u8; 32]>,
     pub(crate) nominated: &'a Nominated,
 }
@@ -107,6 +112,13 @@ pub(crate) fn key_name(hash: KeyHash) -> u64 {
     hash.0.first_chunk::<8>().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
+/// `Content-Language`, where the response nominates `Accept-Language`; else empty.
+pub(crate) fn language<'a>(headers: &'a HeaderMap, nominated: &Nominated) -> &'a str {
+    let is_nominated = nominated.names().any(|name| name == ACCEPT_LANGUAGE);
+    let language = headers.get(CONTENT_LANGUAGE).filter(|_| is_nominated);
+    language.and_then(|language| language.to_str().ok()).unwrap_or_default()
+}
+
 /// The media type without parameters, in lower case; empty where there is none.
 pub(crate) fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -128,8 +140,10 @@ impl Names {
             key: key_name(named.key),
             plugin: plugin_name(named.plugin),
             nominated: named.nominated.variant_hash(),
+            nominated_apart: without_language(named.nominated).variant_hash(),
         };
-        Self::with(named.scope, named.surrogate_keys, Some(facts), named.content_type, &nominated)
+        let texts = [named.content_type, named.language, &nominated];
+        Self::with(named.scope, named.surrogate_keys, Some(facts), texts)
     }
 
     pub(crate) fn of_head(head: &ResponseHead) -> Self {
@@ -140,6 +154,7 @@ impl Names {
             status: head.status.as_u16(),
             came: head.meta.response_time,
             content_type: &media_type(&head.headers),
+            language: language(&head.headers, &head.nominated),
             plugin: head.plugin.as_ref(),
             nominated: &head.nominated,
         })
@@ -147,17 +162,16 @@ impl Names {
 
     /// Of a response of which no more is known.
     pub(crate) fn of_scope(scope: &Scope, surrogate_keys: &[Box<str>]) -> Self {
-        Self::with(scope, surrogate_keys, None, "", "")
+        Self::with(scope, surrogate_keys, None, ["", "", ""])
     }
 
     fn with(
         scope: &Scope,
         surrogate_keys: &[Box<str>],
         facts: Option<Facts>,
-        content_type: &str,
-        nominated: &str,
+        [content_type, language, nominated]: [&str; 3],
     ) -> Self {
-        let texts = [&*scope.authority, &*scope.path, content_type, nominated].concat().into_boxed_str();
+        let texts = [&*scope.authority, &*scope.path, content_type, language, nominated].concat().into_boxed_str();
         let at = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let path_at = scope.authority.len();
         let type_at = path_at + scope.path.len();
@@ -169,7 +183,8 @@ impl Names {
             facts,
             path_at: at(path_at),
             type_at: at(type_at),
-            nominated_at: at(type_at + content_type.len()),
+            language_at: at(type_at + content_type.len()),
+            nominated_at: at(type_at + content_type.len() + language.len()),
             texts,
         }
     }
@@ -192,25 +207,37 @@ impl Names {
     }
 
     pub(crate) fn content_type(&self) -> &str {
-        self.text(self.type_at, self.nominated_at)
+        self.text(self.type_at, self.language_at)
     }
 
-    /// Whether a request with these fields selects it among the variants of its key (RFC 9111 §4.1).
+    /// Whether a request with these fields is answered by it among the variants of its key (RFC 9111 §4.1).
     pub(crate) fn is_selected_by(&self, request: &HeaderMap) -> bool {
         let Some(facts) = &self.facts else { return true };
-        let mut vary = HeaderMap::new();
+        let mut fields = HeaderMap::new();
         let nominated = self.texts.get(self.nominated_at as usize..).unwrap_or_default();
         if let Ok(value) = HeaderValue::from_str(nominated) {
-            vary.insert(VARY, value);
+            fields.insert(VARY, value);
         }
         // What cannot be told is taken to be meant.
-        Nominated::of(&vary, request).map_or(true, |asked| asked.variant_hash() == facts.nominated)
+        let Ok(asked) = Nominated::of(&fields, request) else { return true };
+        if asked.variant_hash() == facts.nominated {
+            return true;
+        }
+        if let Ok(language) = HeaderValue::from_str(self.text(self.language_at, self.nominated_at)) {
+            fields.insert(CONTENT_LANGUAGE, language);
+        }
+        without_language(&asked).variant_hash() == facts.nominated_apart && is_preferred_language(request, &fields)
     }
 
     /// Bytes that it takes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.texts.len() + size_of_val(&*self.keys)
     }
+}
+
+/// The nominated fields but `Accept-Language`.
+fn without_language(nominated: &Nominated) -> Nominated {
+    nominated.without(&ACCEPT_LANGUAGE)
 }
 
 fn key_names(scope: &Scope, surrogate_keys: &[Box<str>]) -> Box<[u64]> {

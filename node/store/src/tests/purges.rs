@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use brim_semantics::{KeyHash, PurgeState};
 
 use super::support::*;
-use crate::{Finished, Found, Position, Predicate, PurgeMode, Reason, Selector};
+use crate::{Finished, Found, Position, Predicate, PurgeMode, Reason, Selector, Store};
 
 fn url(path: &str) -> Selector {
     Selector::Url { authority: "a.example".into(), path: path.into(), query: None }
@@ -297,6 +297,29 @@ async fn walks_that_wait_have_a_bound() {
     for count in counts {
         assert_eq!(count.await, Ok(()), "each is counted");
     }
+}
+
+/// A variant is meant by every request that it answers: also one that prefers its language to others (RFC 9110 §12.5.4).
+#[tokio::test]
+async fn a_purge_of_a_variant_names_what_such_a_request_would_get() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let purge = async |store: &Store, accepted: &str| {
+        let fields = vec![("accept-language".into(), accepted.as_bytes().into())];
+        let (authority, path) = ("a.example".into(), "/v".into());
+        let variant = Selector::Variant { authority, path, query: None, keys: Vec::new(), fields };
+        store.purge(crate::Purge::of(variant, PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap().matched
+    };
+    for language in ["de", "en"] {
+        put(&store, in_language(head("/v", store.position()), language), body("/v", 1, 100)).await;
+    }
+    assert_eq!(purge(&store, "fr, it;q=0.5").await, 0);
+    store.close().await;
+    drop(store);
+    let store = open(dir.path()).await;
+    assert_eq!(purge(&store, "de, en;q=0.5").await, 1);
+    assert_eq!(purge(&store, "en").await, 1);
+    assert_eq!(store.stored_count(), 0);
 }
 
 /// Nobody counts what a write has purged; its space is given back all the same.
