@@ -18,6 +18,8 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Uri};
 
+use tokio::sync::Semaphore;
+
 use super::entry::{Declined, Entry};
 use super::{Cache, items};
 use crate::config::KeyOverflow;
@@ -27,6 +29,9 @@ use crate::route::Route;
 
 /// Bytes of contents that are held for their keys at a time, over all requests; beyond them a content is taken for too long.
 const TAG_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Long contents that are parsed at a time: what is made of one in memory is many times as long.
+const PARSED_AT_ONCE_MAX: usize = 4;
+static PARSING: Semaphore = Semaphore::const_new(PARSED_AT_ONCE_MAX);
 /// A content of so many bytes is parsed beside the runtime's own thread.
 const PARSE_APART_BYTES: usize = 32 * 1024;
 
@@ -323,7 +328,7 @@ pub(super) fn selected(content: Option<&[u8]>, pointers: &[json::Pointer]) -> js
     }
 }
 
-/// Runs what reads a content: a long one beside the runtime's own thread. `None`: the node is ending.
+/// Runs what reads a content: a long one beside the runtime's own thread, few at a time. `None`: the node is ending.
 pub(super) async fn apart<R: Send + 'static>(
     content: Option<&Bytes>,
     read: impl FnOnce(Option<&[u8]>) -> R + Send + 'static,
@@ -331,6 +336,7 @@ pub(super) async fn apart<R: Send + 'static>(
     match content {
         Some(content) if content.len() >= PARSE_APART_BYTES => {
             let content = content.clone();
+            let _turn = PARSING.acquire().await.ok()?;
             tokio::task::spawn_blocking(move || read(Some(&content))).await.ok()
         }
         content => Some(read(content.map(|content| &content[..]))),

@@ -221,7 +221,7 @@ async fn purges_that_nothing_can_be_named_by_are_forgotten() {
     shared.trim_purges();
     assert_eq!((store.stats().purge_marks, store.position().0), (0, 20));
     // Whoever was on the way for longer than anybody reckoned with is not stored past a purge that was forgotten.
-    let state = |store: &crate::Store, at| store.purge_state_of(&head("/early/3", at).scope, &[], at);
+    let state = |store: &Store, at| store.purge_state_of(&head("/early/3", at).scope, &[], at);
     assert_eq!(state(&store, Position(2)), PurgeState::Hard);
     assert_eq!(state(&store, store.position()), PurgeState::Live);
     store.close().await;
@@ -230,7 +230,7 @@ async fn purges_that_nothing_can_be_named_by_are_forgotten() {
 }
 
 /// Holds the walk back until the sender is dropped.
-async fn hold_walks(store: &crate::Store) -> std::sync::mpsc::SyncSender<()> {
+async fn hold_walks(store: &Store) -> std::sync::mpsc::SyncSender<()> {
     let (release, held) = std::sync::mpsc::sync_channel::<()>(0);
     let (begun, begins) = tokio::sync::oneshot::channel();
     drop(store.shared().walk_pool.submit(usize::MAX, move || {
