@@ -25,6 +25,9 @@ use serde_json::Value;
 
 use crate::config::{ItemRule, ListOrder};
 
+/// A page with more items is taken for one that nothing is known of: each id is a key, and a response has only so many.
+const IDS_MAX: usize = brim_semantics::SURROGATE_KEYS_MAX - 8;
+
 /// What a request's path names below its route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
@@ -74,11 +77,16 @@ impl Page<'_> {
             if shown.is_chosen || self.is_selected(rule) {
                 keys.push(key("lists:selected"));
             }
-            if ids.iter().any(Option::is_none) || place != Place::Collection {
+            let has_all = ids.iter().all(Option::is_some);
+            let mut seen = HashSet::new();
+            let mut distinct: Vec<String> = ids.into_iter().flatten().filter(|id| seen.insert(id.clone())).collect();
+            if distinct.len() > IDS_MAX {
+                distinct.clear();
+            }
+            if !has_all || distinct.len() < seen.len() || place != Place::Collection {
                 keys.push(key("unknown"));
             }
-            let mut seen = HashSet::new();
-            keys.extend(ids.into_iter().flatten().filter(|id| seen.insert(id.clone())).map(|id| key(&id)));
+            keys.extend(distinct.iter().map(|id| key(id)));
             return keys;
         }
         let own = parsed.as_ref().and_then(|content| id_of(content, rule));
@@ -230,6 +238,16 @@ mod tests {
         let (least, most) = (i64::MIN, u64::MAX);
         let found = keys("/api/p", Some(&format!("{{\"items\": [{{\"id\": {least}}}, {{\"id\": {most}}}]}}")));
         assert!(found.contains(&format!("p:{least}")) && found.contains(&format!("p:{most}")), "{found:?}");
+    }
+
+    #[test]
+    fn a_page_of_too_many_items_is_unknown() {
+        let page = |count: usize| {
+            let items = (0..count).map(|id| format!("{{\"id\": {id}}}")).collect::<Vec<_>>().join(",");
+            keys("/api/p", Some(&format!("{{\"items\": [{items}]}}")))
+        };
+        assert_eq!(page(IDS_MAX).len(), IDS_MAX + 2);
+        assert_eq!(page(IDS_MAX + 1), ["p:all", "p:lists", "p:unknown"]);
     }
 
     /// An error that repeats the id is not the item, and a list that something else than its URL has chosen is a selected one.

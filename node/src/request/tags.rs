@@ -17,7 +17,6 @@ use brim_store::StoredResponse;
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Uri};
-
 use tokio::sync::Semaphore;
 
 use super::entry::{Declined, Entry};
