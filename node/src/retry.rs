@@ -9,8 +9,9 @@
 //! Not here: what the rule is asked and what becomes of its answer (`request::invalidate`).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -246,7 +247,8 @@ fn path(dir: &Path, number: u64) -> PathBuf {
 fn write(dir: &Path, number: u64, bytes: &[u8]) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let aside = dir.join(format!("{number}.tmp"));
-    let mut file = File::create(&aside)?;
+    // It holds what clients have sent.
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&aside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&aside, path(dir, number))?;

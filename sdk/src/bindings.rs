@@ -1207,7 +1207,8 @@ pub mod exports {
                             .finish()
                     }
                 }
-                /// A value in a content. Objects and arrays at a pointer's end are left out.
+                /// A value in a content. Objects and arrays at a pointer's end are left out, but an element that a `*` stands for and in which
+                /// nothing is found is one null, so that the values of two pointers into the same elements belong together.
                 #[derive(Clone)]
                 pub enum Value {
                     Null,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use brim_tests::{Answer, FakeOrigin, Recorded, Reply, TestNode, ok, status};
+use brim_tests::{Answer, FakeOrigin, Recorded, Reply, TestNode, ok, plugins, status};
 use http::Method;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -104,9 +104,18 @@ struct World {
     node: TestNode,
 }
 
+const PLUGIN: &str =
+    "[plugins.config.rule]\ntype = \"item\"\nlist = \"/data/items\"\nid = \"/id\"\npath = \"/api/items\"\n";
 const RULE: &str = "[sites.routes.items]\nlist = \"/data/items\"\nid = \"/id\"\ntype = \"item\"\n";
 
-async fn world() -> World {
+/// The rule for items of the node, or of the plugin `rest-tags`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Node,
+    Plugin,
+}
+
+async fn world(by: By) -> World {
     let truth = Arc::new(Mutex::new(Catalogue::default()));
     let origin = FakeOrigin::start().await;
     let paths = (1..=IDS).map(|id| format!("/api/items/{id}")).chain(["/api/items".to_owned()]);
@@ -116,8 +125,15 @@ async fn world() -> World {
             truth.lock().answer(&request.method, &request.target, &request.content)
         });
     }
-    let config = TestNode::config(&origin, "", RULE).replace("path = \"/\"", "path = \"/api/items\"");
-    World { truth, node: TestNode::start(&config).await, _origin: origin }
+    let config = match by {
+        By::Node => TestNode::config(&origin, "", RULE),
+        By::Plugin => TestNode::config(&origin, "plugins = { invalidation = \"rule\" }", PLUGIN),
+    };
+    let node = TestNode::start(&config.replacen("path = \"/\"", "path = \"/api/items\"", 1)).await;
+    if by == By::Plugin {
+        node.activate_plugin("rule", plugins::rest_tags()).await;
+    }
+    World { truth, node, _origin: origin }
 }
 
 fn some_colour(random: &mut Random) -> &'static str {
@@ -181,8 +197,8 @@ fn assert_true(seed: u64, truth: &Mutex<Catalogue>, target: &str, answer: &Answe
 
 /// Random reads and writes, reads racing with each write among them; after each acknowledgement everything that was ever asked
 /// for is compared with the truth. Returns hits and reads.
-async fn run(seed: u64, steps: usize) -> (usize, usize) {
-    let World { truth, node, _origin } = world().await;
+async fn run(by: By, seed: u64, steps: usize) -> (usize, usize) {
+    let World { truth, node, _origin } = world(by).await;
     let mut random = Random(seed);
     let mut asked = BTreeSet::new();
     let (mut hits, mut reads) = (0, 0);
@@ -215,24 +231,39 @@ async fn run(seed: u64, steps: usize) -> (usize, usize) {
     (hits, reads)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_stale_page_is_served_after_a_write_is_acknowledged() {
+async fn play(by: By) {
     let number =
         |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let first = number("BRIM_ITEMS_SEED", 1);
     let (mut hits, mut reads) = (0, 0);
-    for seed in first..first + number("BRIM_ITEMS_CASES", 4) {
-        let (some_hits, some_reads) = run(seed, 12).await;
+    for seed in first..first + number("BRIM_ITEMS_CASES", 6) {
+        let (some_hits, some_reads) = run(by, seed, 12).await;
         hits += some_hits;
         reads += some_reads;
     }
-    assert!(hits * 4 > reads, "pages that a write leaves alone stay: {hits} hits of {reads} reads");
+    assert!(hits * 4 > reads, "pages that a write leaves alone stay: {hits} hits of {reads} reads by {by:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_stale_page_is_served_after_a_write_is_acknowledged() {
+    play(By::Node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_stale_page_is_served_by_the_plugin_either() {
+    play(By::Plugin).await;
 }
 
 /// The point of keys by item: a change of one leaves the pages without it.
 #[tokio::test]
 async fn a_change_of_an_item_leaves_the_pages_without_it() {
-    let World { truth, node, _origin } = world().await;
+    for by in [By::Node, By::Plugin] {
+        leaves_the_pages_without_it(by).await;
+    }
+}
+
+async fn leaves_the_pages_without_it(by: By) {
+    let World { truth, node, _origin } = world(by).await;
     for id in 1..=6 {
         truth.lock().items.insert(id, (id, "red".to_owned()));
     }

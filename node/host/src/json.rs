@@ -10,7 +10,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Pointers into one content.
@@ -152,7 +152,8 @@ pub enum Content {
     NotJson,
 }
 
-/// The values at `pointers` of a content. Objects and arrays at a pointer's end are left out. A name that an object has twice counts
+/// The values at `pointers` of a content. Objects and arrays at a pointer's end are left out, but an element of an array that a `*` stands
+/// for and in which nothing is found counts as one null. A name that an object has twice counts
 /// twice: which of the two a reader believes is not known.
 ///
 /// Pointers past [`POINTERS_MAX`] make it [`Content::TooLong`].
@@ -212,6 +213,30 @@ impl Selection<'_> {
             }
         }
         Matching(narrowed)
+    }
+
+    /// How many values each of these pointers has found.
+    fn counts(&self, matching: Matching) -> [usize; POINTERS_MAX] {
+        let mut counts = [0; POINTERS_MAX];
+        for (pointer, count) in counts.iter_mut().enumerate() {
+            if matching.0 & (1 << pointer) != 0 {
+                *count = self.found[pointer].len();
+            }
+        }
+        counts
+    }
+
+    /// An element in which a pointer has found nothing is a null, so that the values of two pointers into the same elements belong together.
+    /// False: past a bound.
+    fn fill_in(&mut self, matching: Matching, before: &[usize; POINTERS_MAX]) -> bool {
+        for (pointer, count) in before.iter().enumerate() {
+            if matching.0 & (1 << pointer) != 0 && self.found[pointer].len() == *count {
+                self.values_count += 1;
+                self.is_too_long |= self.values_count > VALUES_MAX;
+                self.found[pointer].push(Value::Null);
+            }
+        }
+        !self.is_too_long
     }
 
     /// Keeps a value for the pointers that end at `depth`. False: past a bound.
@@ -298,9 +323,13 @@ impl<'de> Visitor<'de> for Place<'_, '_> {
         for index in 0_usize.. {
             let here = selection.narrowed(indexed, depth, |segment| segment.index == Some(index));
             let matching = Matching(each.0 | here.0);
+            let before = selection.counts(each);
             let place = Place { selection: &mut *selection, matching, depth: depth + 1 };
             if elements.next_element_seed(place)?.is_none() {
                 break;
+            }
+            if !selection.fill_in(each, &before) {
+                return Err(A::Error::custom("too long"));
             }
         }
         Ok(())
@@ -368,9 +397,9 @@ mod tests {
         let found =
             found(page, &["/items/*/id", "/items/1/id", "/items/*/tags/*", "/next", "/more", "/none", "/items"]);
         let expected = [
-            vec![Value::Integer(1), text("b")],
+            vec![Value::Integer(1), text("b"), Value::Null],
             vec![text("b")],
-            vec![text("x"), text("y")],
+            vec![Value::Null, text("x"), text("y"), Value::Null],
             vec![Value::Null],
             vec![Value::Flag(true)],
             vec![],

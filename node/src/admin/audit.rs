@@ -226,8 +226,13 @@ impl Writer {
         let (file, bytes) = match &mut self.open {
             Some(open) => open,
             None => {
-                let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)?;
-                let bytes = file.metadata()?.len();
+                let mut file = OpenOptions::new().read(true).create(true).append(true).mode(0o600).open(&self.path)?;
+                let mut bytes = file.metadata()?.len();
+                if bytes > 0 && !ends_in_a_line(&mut file)? {
+                    // A kill or a full disk has cut a line: the next one is not to be lost with it.
+                    file.write_all(b"\n")?;
+                    bytes += 1;
+                }
                 self.open.insert((file, bytes))
             }
         };
@@ -245,6 +250,13 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+fn ends_in_a_line(file: &mut File) -> io::Result<bool> {
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
 }
 
 /// The line of a call that is under way: written when nobody holds it any more.

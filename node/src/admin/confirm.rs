@@ -48,7 +48,7 @@ impl Confirmations {
 
     /// HMAC-SHA256 (RFC 2104) of what is confirmed.
     fn mac(&self, caller: &str, request: &PurgeRequest, until_ms: u64) -> [u8; 32] {
-        let what = PurgeRequest { dry_run: false, wait: false, confirm: None, ..request.clone() };
+        let what = PurgeRequest { dry_run: false, wait: false, on_demand: false, confirm: None, ..request.clone() };
         // Its types have no key that is not text, so that it can be written.
         let what = serde_json::to_string(&(caller, until_ms, what)).unwrap_or_default();
         let pad = |with: u8| self.0.map(|byte| byte ^ with);

@@ -255,7 +255,7 @@ pub struct PurgeReceipt {
     pub reclaimed_bytes: u64,
     /// Hard or soft.
     pub mode: PurgeModeWord,
-    /// The id of the token that it was asked for with; empty: nobody's, a plugin's or a rule's.
+    /// The id of the token that it was asked for with; `write` for what a request purged that was not safe, `retry` where its rule answered later.
     pub by: String,
     /// What it named. A URL whose query a plugin rewrites is purged under each of its forms.
     pub purged: Vec<Purged>,

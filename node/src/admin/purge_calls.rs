@@ -31,16 +31,13 @@ use crate::telemetry::Family;
 
 /// How long an answer waits for the count that it was asked to wait for; less than a call may take.
 const WAIT_MAX: Duration = Duration::from_secs(25);
-/// How long any other answer waits for the count where so many responses are stored that counting takes longer than purging.
-const COUNT_WAIT_LARGE: Duration = Duration::from_millis(10);
+/// No other answer waits for the count where so many responses are stored that counting takes longer than purging.
 const COUNTED_AT_ONCE_MAX: u64 = 10_000;
 /// Bytes of an idempotency key.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 /// Receipts in one answer.
 const RECEIPTS: u32 = 50;
 const RECEIPTS_MAX: u32 = 500;
-/// Receipts that are looked at in one go for those of one caller.
-const PAGE: usize = 256;
 
 /// Purges. Durable when it is answered, and seen by every request after that.
 #[utoipa::path(post, path = "/v1/purges", tag = "purges", security(("token" = [])), request_body = PurgeRequest,
@@ -63,6 +60,8 @@ pub(super) async fn purge(
     content: Body,
 ) -> Result<Response, Problem> {
     let mut request: PurgeRequest = body::json(content).await?;
+    // As it was asked for: a refusal is to say of what.
+    note.what(selectors::asked(&request));
     rights::permit(&state, &caller, &mut request)?;
     take_rate(&state, &caller)?;
     let idempotency_key = idempotency_key(&headers)?;
@@ -90,10 +89,11 @@ pub(super) async fn purge(
     let is_large = state.store.stored_count() > COUNTED_AT_ONCE_MAX;
     let wait = match (request.wait, is_large) {
         (true, _) => WAIT_MAX,
-        (false, true) => COUNT_WAIT_LARGE,
+        (false, true) => Duration::ZERO,
         (false, false) => COUNT_WAIT,
     };
-    let purge = Purge { selectors, mode, at, by: caller.id.clone(), idempotency_key };
+    let fingerprint = Some(selectors::fingerprint(&request));
+    let purge = Purge { selectors, mode, at, by: caller.id.clone(), idempotency_key, fingerprint };
     let receipt = run(&state, purge, wait, request.on_demand, note).await?;
     let receipt = receipt_of(&state, receipt);
     tracing::info!(
@@ -178,15 +178,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<Box<str>>, Problem> {
 
 /// The purge that the caller made under this idempotency key, if it is remembered.
 fn made(state: &AdminState, caller: &Caller, key: &str) -> Option<Receipt> {
-    let mut before = None;
-    loop {
-        let page = state.store.receipts(before, PAGE);
-        before = Some(page.last()?.position);
-        let is_it = |receipt: &Receipt| receipt.by == caller.id && receipt.idempotency_key.as_deref() == Some(key);
-        if let Some(found) = page.into_iter().find(is_it) {
-            return Some(found);
-        }
-    }
+    let is_it = |receipt: &Receipt| receipt.by == caller.id && receipt.idempotency_key.as_deref() == Some(key);
+    state.store.receipts_that(None, 1, is_it).pop()
 }
 
 /// Refuses a purge above the blast radius that is not confirmed, and a confirmation that is none.
@@ -273,15 +266,9 @@ pub(super) async fn list(
         return Err(Problem::invalid("limit", format!("`limit` is from 1 to {RECEIPTS_MAX}")));
     }
     let limit = limit as usize;
-    let mut found = Vec::new();
-    let mut before = query.before.map(Position);
     // One more than is shown says whether there is a next page.
-    while found.len() <= limit {
-        let page = state.store.receipts(before, PAGE);
-        let Some(last) = page.last() else { break };
-        before = Some(last.position);
-        found.extend(page.into_iter().filter(|receipt| may_see(&caller, receipt)).take(limit + 1 - found.len()));
-    }
+    let mut found =
+        state.store.receipts_that(query.before.map(Position), limit + 1, |receipt| may_see(&caller, receipt));
     let has_more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| has_more).map(|receipt| receipt.position.0);

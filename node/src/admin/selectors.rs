@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use sha2::{Digest as _, Sha256};
 
 use super::explain_calls;
 use super::model::{FieldValues, MatchRequest, Matched, PurgeRequest, Purged, StatusPattern};
@@ -392,6 +393,28 @@ fn matched(predicate: &Predicate) -> Matched {
 /// RFC 3339, with milliseconds.
 pub(super) fn time(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
+}
+
+/// What is asked for, before it is looked at, in a line for the audit log. Values of fields may be credentials: of them the names alone.
+pub(super) fn asked(request: &PurgeRequest) -> String {
+    const BYTES_MAX: usize = 1024;
+    let mut asked = serde_json::to_value(PurgeRequest { confirm: None, ..request.clone() }).unwrap_or_default();
+    if let Some(headers) = asked.get_mut("headers").filter(|headers| headers.is_object()) {
+        let names: Vec<String> = headers.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        *headers = serde_json::Value::from(names);
+    }
+    let mut text = asked.to_string();
+    if text.len() > BYTES_MAX {
+        text.truncate(text.floor_char_boundary(BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
+/// What identifies a purge as it was asked for, whatever the time and the rules make of it.
+pub(super) fn fingerprint(request: &PurgeRequest) -> [u8; 32] {
+    let plain = PurgeRequest { dry_run: false, wait: false, on_demand: false, confirm: None, ..request.clone() };
+    Sha256::digest(serde_json::to_string(&plain).unwrap_or_default()).into()
 }
 
 /// What a purge names, in a line for the audit log.

@@ -786,7 +786,7 @@ async fn who_changes_something_or_is_refused_is_written_down() {
         [
             format!("admin POST /v1/tokens 201 token {id} (ci) -"),
             "ci POST /v1/purges 201 soft {\"surrogate_keys\":[\"p:1\"]} p-1".to_owned(),
-            "ci POST /v1/purges 403 - -".to_owned(),
+            "ci POST /v1/purges 403 {\"dry_run\":true,\"everything\":true,\"soft\":false} -".to_owned(),
             "ci GET /v1/status 403 - -".to_owned(),
             "admin POST /v1/plugins/rule/activate 404 version 3 -".to_owned(),
             "admin POST /v1/origins/api/drain 200 drain http://a:80 -".to_owned(),

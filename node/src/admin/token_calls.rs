@@ -40,10 +40,16 @@ pub(super) async fn make(
     let request: TokenRequest = body::json(content).await?;
     let new = new_token(&state, request)?;
     let (tokens, now) = (state.tokens.clone(), state.clock.now());
-    let making = move || tokens.make(new, &caller.id, now);
+    // In the task that makes it: it is made also if the caller leaves, and then has its line all the same.
+    let making = move || {
+        let made = tokens.make(new, &caller.id, now);
+        if let Ok((record, _)) = &made {
+            note.what(format!("token {} ({})", record.id, record.name));
+        }
+        made
+    };
     let made = tokio::task::spawn_blocking(making).await.map_err(|gone| Problem::internal("making a token", &gone))?;
     let (record, token) = made?;
-    note.what(format!("token {} ({})", record.id, record.name));
     tracing::info!(id = record.id, name = record.name, "token made");
     Ok((StatusCode::CREATED, Json(TokenMade { token, about: answer(record) })))
 }
@@ -114,8 +120,9 @@ fn new_token(state: &AdminState, request: TokenRequest) -> Result<NewToken, Prob
         ));
     }
     let is_bounded = !sites.is_empty() || !key_prefixes.is_empty();
-    if is_bounded && scopes.contains(&Scope::Admin) {
-        let detail = "`scopes`: \"admin\" may do everything; a token with `sites` or `key_prefixes` takes others";
+    if is_bounded && (scopes.contains(&Scope::Admin) || scopes.contains(&Scope::Plugins)) {
+        let detail = "`scopes`: \"admin\" may do everything, and plugins serve all sites; a token with `sites` or `key_prefixes` \
+                      takes \"purge\" and \"read\" alone";
         return Err(Problem::invalid("scopes", detail));
     }
     for (field, members) in [("sites", &sites), ("key_prefixes", &key_prefixes)] {

@@ -238,6 +238,12 @@ pub struct OriginBody {
     ticket: Option<Ticket>,
     wait: ChunkWait,
     failed: bool,
+    /// All of it was read ahead.
+    has_ended: bool,
+}
+
+fn frame_bytes(frame: &Result<Frame<Bytes>, BodyError>) -> usize {
+    frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len)
 }
 
 impl std::fmt::Debug for OriginBody {
@@ -261,6 +267,7 @@ impl OriginBody {
             ticket: None,
             wait,
             failed: false,
+            has_ended: false,
         };
         body.finish_at_end();
         body
@@ -269,18 +276,26 @@ impl OriginBody {
     /// Reads the content, of which the reader misses nothing by that. `None`: it is longer than `bytes_max`, or does not come whole.
     /// Cancel safe: what has come is kept for its reader.
     pub async fn read_ahead(&mut self, bytes_max: usize) -> Option<Bytes> {
-        let mut content = BytesMut::new();
-        while let Some(frame) = poll_fn(|cx| self.poll_incoming(cx)).await {
-            let is_end = frame.is_err();
-            if let Some(data) = frame.as_ref().ok().and_then(Frame::data_ref) {
-                content.extend_from_slice(data);
+        loop {
+            let is_whole = self.failed || self.has_ended;
+            let bytes = self.ahead.iter().map(frame_bytes).sum::<usize>();
+            if is_whole || bytes > bytes_max || self.ahead.len() > FRAMES_AHEAD_MAX {
+                let is_good = self.has_ended && bytes <= bytes_max;
+                return is_good.then(|| self.ahead_bytes(bytes));
             }
-            self.ahead.push_back(frame);
-            if is_end || content.len() > bytes_max || self.ahead.len() > FRAMES_AHEAD_MAX {
-                return None;
+            match poll_fn(|cx| self.poll_incoming(cx)).await {
+                Some(frame) => self.ahead.push_back(frame),
+                None => self.has_ended = !self.failed,
             }
         }
-        Some(content.freeze())
+    }
+
+    fn ahead_bytes(&self, bytes: usize) -> Bytes {
+        let mut content = BytesMut::with_capacity(bytes);
+        for data in self.ahead.iter().flatten().filter_map(Frame::data_ref) {
+            content.extend_from_slice(data);
+        }
+        content.freeze()
     }
 
     /// It counts as a request under way as long as there is something to read, and speaks for its endpoint at its clean end.
@@ -315,7 +330,7 @@ impl OriginBody {
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self;
-        if this.failed {
+        if this.failed || this.has_ended {
             return Poll::Ready(None);
         }
         match Pin::new(&mut this.incoming).poll_frame(cx) {
@@ -357,12 +372,11 @@ impl Body for OriginBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && (self.failed || self.incoming.is_end_stream())
+        self.ahead.is_empty() && (self.failed || self.has_ended || self.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let ahead =
-            self.ahead.iter().filter_map(|frame| Some(frame.as_ref().ok()?.data_ref()?.len() as u64)).sum::<u64>();
+        let ahead = self.ahead.iter().map(frame_bytes).sum::<usize>() as u64;
         let rest = self.incoming.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(ahead + rest.lower());

@@ -125,7 +125,7 @@ async fn after(
         return None;
     }
     let mut selectors = selectors(cache, &head.target, response.headers());
-    selectors.extend(by_configuration(cache, route, head, response));
+    selectors.extend(by_configuration(cache, route, head, response).await);
     selectors.extend(by_plugin(cache, route, head, response).await);
     match invalidate(cache, route, selectors, BY_WRITE).await {
         Ok(position) => Some(position),
@@ -138,7 +138,12 @@ async fn after(
 }
 
 /// What the route's `writes` and `items` name.
-fn by_configuration(cache: &Cache, route: &Route, head: &WriteHead, response: &Response<OriginBody>) -> Vec<Selector> {
+async fn by_configuration(
+    cache: &Cache,
+    route: &Route,
+    head: &WriteHead,
+    response: &mut Response<OriginBody>,
+) -> Vec<Selector> {
     let tagging = &route.config.tagging;
     let values = tags::values(&head.target, &head.headers);
     let mut selectors = Vec::new();
@@ -146,7 +151,10 @@ fn by_configuration(cache: &Cache, route: &Route, head: &WriteHead, response: &R
         tagging.writes.surrogate_keys.iter().filter_map(|template| template.key(&values)).map(Into::into).collect();
     if let Some(rule) = &tagging.items {
         let page = items::Page { route_path: &route.config.path, target: &head.target };
-        keys.extend(page.purged(rule, &head.method, response.status()).into_iter().map(Into::into));
+        let answer = if page.may_tell(&head.method) { answer_of(route, response).await } else { None };
+        let content = answer.as_deref().filter(|_| !is_encoded(response.headers()));
+        let purged = page.purged(rule, &head.method, response.status(), content);
+        keys.extend(purged.into_iter().map(Into::into));
     }
     if !keys.is_empty() {
         selectors.push(Selector::SurrogateKeys { site: Some(route.site.as_ref().into()), keys });
@@ -200,22 +208,23 @@ async fn call_of(
     head: &WriteHead,
     response: &mut Response<OriginBody>,
 ) -> InvalidationCall {
-    let content_max = usize::try_from(route.config.tagging.content_max).unwrap_or(usize::MAX);
     let (sent, received) = match active.plugin.invalidation_inputs() {
         None => (Vec::new(), Vec::new()),
         Some(inputs) => (inputs.request_values.clone(), inputs.response_values.clone()),
     };
     let request_content = json_of(head.content.clone(), is_encoded(&head.headers), sent).await;
-    let answer = if received.is_empty() {
-        None
-    } else {
-        let reading = response.body_mut().read_ahead(content_max);
-        // What has come by then is not lost by giving up.
-        tokio::time::timeout(READ_AHEAD_MAX, reading).await.ok().flatten()
-    };
+    let answer = if received.is_empty() { None } else { answer_of(route, response).await };
     let response_content = json_of(answer, is_encoded(response.headers()), received).await;
     let request = tags::key_request(head.method.as_str(), &head.target, &head.headers);
     active.plugin.invalidation_call(&request, request_content, response.status(), response.headers(), response_content)
+}
+
+/// The content of the answer to a write, where it is short enough and comes in time. The client gets all of it after that.
+async fn answer_of(route: &Route, response: &mut Response<OriginBody>) -> Option<Bytes> {
+    let content_max = usize::try_from(route.config.tagging.content_max).unwrap_or(usize::MAX);
+    let reading = response.body_mut().read_ahead(content_max);
+    // What has come by then is not lost by giving up.
+    tokio::time::timeout(READ_AHEAD_MAX, reading).await.ok().flatten()
 }
 
 fn is_encoded(headers: &HeaderMap) -> bool {
@@ -266,10 +275,11 @@ fn selectors_of(cache: &Cache, route: &Route, target: &Uri, purges: Vec<PluginPu
             PluginPurge::SurrogateKeys(keys) => vec![Selector::SurrogateKeys { site: Some(site()), keys }],
             PluginPurge::Url(url) => of_url(cache, route, target, &url),
             PluginPurge::Prefix(prefix) => match in_site(cache, route, target, &prefix) {
-                Some(uri) if uri.query().is_none() => {
+                // A query is left away: more goes than it names.
+                Some(uri) => {
                     vec![Selector::Prefix { authority: authority_of(&uri).into(), path_prefix: uri.path().into() }]
                 }
-                _ => Vec::new(),
+                None => Vec::new(),
             },
             PluginPurge::Site => vec![Selector::Site(site())],
         })
@@ -302,7 +312,7 @@ fn of_url(cache: &Cache, route: &Route, target: &Uri, url: &str) -> Vec<Selector
 
 /// The absolute form, if it belongs to the route's site.
 fn in_site(cache: &Cache, route: &Route, target: &Uri, reference: &str) -> Option<Uri> {
-    let uri: Option<Uri> = if reference.starts_with('/') && !reference.starts_with("//") {
+    let uri: Option<Uri> = if reference.starts_with('/') {
         let (scheme, authority) = (target.scheme_str()?, target.authority()?);
         format!("{scheme}://{authority}{reference}").parse().ok()
     } else {

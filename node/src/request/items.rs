@@ -105,10 +105,28 @@ impl Page<'_> {
         keys
     }
 
-    /// The surrogate keys that a write with this outcome purges.
-    pub(super) fn purged(&self, rule: &ItemRule, method: &Method, status: StatusCode) -> Vec<String> {
+    /// Whether the answer to a write may say which item it was: what stands in its path may be another name of it.
+    pub(super) fn may_tell(&self, method: &Method) -> bool {
+        matches!(method.as_str(), "PUT" | "PATCH" | "DELETE") && matches!(self.place(), Place::Item(_))
+    }
+
+    /// The surrogate keys that a write with this outcome purges. `content`: of its answer, as far as it could be read.
+    pub(super) fn purged(
+        &self,
+        rule: &ItemRule,
+        method: &Method,
+        status: StatusCode,
+        content: Option<&[u8]>,
+    ) -> Vec<String> {
         let key = |rest: &str| format!("{}:{rest}", rule.kind);
         let is_made = status == StatusCode::CREATED;
+        let told: Option<Value> = content.and_then(|content| serde_json::from_slice(content).ok());
+        let told = told.as_ref().and_then(|content| id_of(content, rule));
+        if let (Some(told), Place::Item(id)) = (&told, self.place())
+            && *told != id
+        {
+            return vec![key("all")];
+        }
         match (method.as_str(), self.place()) {
             ("PUT" | "PATCH", Place::Item(id)) if !is_made => {
                 let mut keys = vec![key(&id), key("lists:selected"), key("unknown")];
@@ -194,6 +212,7 @@ mod tests {
             &rule(),
             &Method::from_bytes(method.as_bytes()).unwrap(),
             status,
+            None,
         );
         keys.sort();
         keys
@@ -268,6 +287,20 @@ mod tests {
         assert_eq!(keys("/api/p/a%20b", Some(r#"{"id": "a b"}"#)), ["p:a%20b", "p:all"]);
         assert_eq!(keys("/api/p/7?expand=parts", Some(r#"{"id": 7}"#)), ["p:7", "p:all", "p:unknown"]);
         assert_eq!(keys("/api/p/8", Some(r#"{"error": "not found"}"#)), ["p:8", "p:all", "p:unknown"]);
+    }
+
+    /// `/api/p/me` is another name of an item, and its answer tells.
+    #[test]
+    fn a_write_by_another_name_purges_all() {
+        let target = "http://a/api/p/me".parse().unwrap();
+        let page = Page { route_path: "/api/p", target: &target };
+        let purged =
+            |content: Option<&str>| page.purged(&rule(), &Method::PATCH, StatusCode::OK, content.map(str::as_bytes));
+        assert_eq!(purged(Some(r#"{"id": 42}"#)), ["p:all"]);
+        for content in [None, Some(r#"{"id": "me"}"#), Some("{}"), Some("")] {
+            assert_eq!(purged(content), ["p:me", "p:lists:selected", "p:unknown"], "{content:?}");
+        }
+        assert!(page.may_tell(&Method::PATCH) && !page.may_tell(&Method::POST));
     }
 
     #[test]

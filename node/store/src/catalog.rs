@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use brim_semantics::KeyHash;
 use parking_lot::{Mutex, RwLock};
@@ -119,9 +119,14 @@ impl Card {
 
 type Shard = HashMap<KeyHash, Vec<Card>, BuildKeyHasher>;
 
+/// Which names any card may have: a count for each of so many places, where names that share one are counted together. 4 MiB.
+const CARRIED: usize = 1 << 20;
+
 #[derive(Debug)]
 pub(crate) struct Catalog {
     shards: Vec<RwLock<Shard>>,
+    /// See [`Catalog::may_carry`].
+    carried: Box<[AtomicU32]>,
     /// Live bytes by segment.
     live: Mutex<HashMap<u64, u64>>,
     count: AtomicU64,
@@ -135,6 +140,7 @@ impl Catalog {
     pub(crate) fn new(variants_max: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            carried: (0..CARRIED).map(|_| AtomicU32::new(0)).collect(),
             live: Mutex::default(),
             count: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -151,11 +157,22 @@ impl Catalog {
 
     fn added(&self, card: &Card) {
         self.count.fetch_add(1, Ordering::Relaxed);
+        card.names.each(|name| self.carried_at(name).fetch_add(1, Ordering::Relaxed));
         self.add_written(card);
+    }
+
+    fn carried_at(&self, name: u64) -> &AtomicU32 {
+        &self.carried[usize::try_from(name % CARRIED as u64).unwrap_or(0)]
+    }
+
+    /// False: no card has this name, for certain.
+    pub(crate) fn may_carry(&self, name: u64) -> bool {
+        self.carried_at(name).load(Ordering::Relaxed) > 0
     }
 
     fn removed(&self, card: &Card) {
         self.count.fetch_sub(1, Ordering::Relaxed);
+        card.names.each(|name| self.carried_at(name).fetch_sub(1, Ordering::Relaxed));
         self.sub_written(card);
     }
 

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use brim_semantics::PurgeState;
 use parking_lot::Mutex;
@@ -22,6 +22,9 @@ use crate::shared::Shared;
 pub(crate) const WAITING_MAX: usize = 65_536;
 /// Purges that one walk counts for: a shard of the catalog is locked while each of its responses is compared with each of them.
 const TOGETHER_MAX: usize = 64;
+/// How long a walk is rested for, in its own length.
+const WALK_REST: u32 = 2;
+const WALK_REST_MAX: Duration = Duration::from_secs(2);
 /// With so many purges in a walk the clock is asked of each response first: it knows all purges at once.
 const MANY: usize = 4;
 
@@ -92,6 +95,13 @@ pub(crate) fn reclaim(
     mode: PurgeMode,
 ) -> oneshot::Receiver<()> {
     let (counted, count) = oneshot::channel();
+    if !may_hit(shared, &matchers) {
+        // A purge of what nothing carries costs no walk.
+        shared.committer.note_counted(position, 0, 0, SystemTime::now());
+        shared.reclaims.counted.notify_waiters();
+        let _ = counted.send(());
+        return count;
+    }
     let mut waiting = shared.reclaims.waiting.lock();
     if waiting.reclaims.len() < WAITING_MAX {
         waiting.reclaims.push_back(Reclaim { matchers, position, mode, counted });
@@ -101,6 +111,13 @@ pub(crate) fn reclaim(
         drop(shared.walk_pool.submit(usize::MAX, move || walking.reclaim_waiting()));
     }
     count
+}
+
+fn may_hit(shared: &Shared, matchers: &[Matcher]) -> bool {
+    matchers.iter().any(|matcher| match matcher {
+        Matcher::Named(names) => names.iter().any(|name| shared.catalog.may_carry(*name)),
+        Matcher::Everything | Matcher::Prefix { .. } | Matcher::Variant(_) | Matcher::Match(_) => true,
+    })
 }
 
 impl Shared {
@@ -115,7 +132,10 @@ impl Shared {
             if reclaims.is_empty() {
                 return;
             }
+            let began = Instant::now();
             self.walk(reclaims);
+            // However many purges come, walks take a third of a CPU at most: those that come meanwhile share the next one.
+            std::thread::sleep((began.elapsed() * WALK_REST).min(WALK_REST_MAX));
         }
     }
 

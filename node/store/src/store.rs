@@ -364,7 +364,8 @@ impl Store {
         at: SystemTime,
         by: &str,
     ) -> impl Future<Output = Result<Position, PurgeError>> + Send + use<> {
-        let purge = Purge { selectors, mode: PurgeMode::Hard, at, by: by.into(), idempotency_key: None };
+        let purge =
+            Purge { selectors, mode: PurgeMode::Hard, at, by: by.into(), idempotency_key: None, fingerprint: None };
         let submitted = self.0.shared.committer.submit(purge, Urgency::ApplyAnyway);
         let shared = Arc::clone(&self.0.shared);
         async move {
@@ -381,7 +382,17 @@ impl Store {
 
     /// The receipts of the last purges and invalidations, the newest first; of those before a position.
     pub fn receipts(&self, before: Option<Position>, count_max: usize) -> Vec<Receipt> {
-        self.0.shared.committer.receipts(before, count_max)
+        self.receipts_that(before, count_max, |_| true)
+    }
+
+    /// Those of them that are wanted. The purge log waits while they are looked at.
+    pub fn receipts_that(
+        &self,
+        before: Option<Position>,
+        count_max: usize,
+        is_wanted: impl Fn(&Receipt) -> bool,
+    ) -> Vec<Receipt> {
+        self.0.shared.committer.receipts(before, count_max, is_wanted)
     }
 
     /// What a purge would hit, without purging. What several selectors name is counted once. `None`: too many look already, or the

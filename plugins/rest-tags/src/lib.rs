@@ -8,8 +8,9 @@
 //! | `product:unknown` | what is neither an item nor a page whose items all have ids | to any item |
 //! | `product:all` | everything | whose effect cannot be told |
 //!
-//! What is not understood is purged too often, never too seldom. Two things are taken for granted: each item on a page has its id at
-//! `id`, and a change of an item does not move it on a page that no parameter filters or orders.
+//! What is not understood is purged too often, never too seldom. Two things are taken for granted: what stands behind the collection in the path of an
+//! item is its id, unless a content says otherwise, and a change of an item neither moves it within a page that nothing filters or orders, nor into or
+//! out of it.
 //!
 //! Configuration, all of it optional:
 //!
@@ -19,7 +20,7 @@
 //! | `list` | JSON pointer to the list in a page's content; empty: the content is the list | empty |
 //! | `id` | JSON pointer to the id in an item | `/id` |
 //! | `paging` | query parameters that choose a page and neither filter nor order | `page,per_page,page_size,limit,offset,cursor` |
-//! | `path` | path of the collection; an item is one segment below it. Without it, the last segment of a path is taken for an id if it has a digit | none |
+//! | `path` | path of the collection; an item is one segment below it. Without it no path is known to be of an item, and every write purges all | none |
 
 use brim_sdk::{
     Content, Description, Failure, InvalidationRule, KEY_BYTES_MAX, KEYS_MAX, Purges, Reads, Request, Response, Tags,
@@ -40,13 +41,14 @@ impl InvalidationRule for RestTags {
     fn reads() -> Reads {
         let collection = Collection::configured();
         Reads::nothing()
+            .response_header("vary")
             .response_value(&collection.list_ids)
             .response_value(&collection.id)
             .request_value(&collection.id)
     }
 
     fn tags(request: &Request, response: &Response) -> Result<Tags, Failure> {
-        Ok(Collection::configured().tags(request, response.content()))
+        Ok(Collection::configured().tags(request, response))
     }
 
     fn purges(request: &Request, response: &Response) -> Result<Purges, Failure> {
@@ -99,17 +101,18 @@ impl Collection {
         value.as_id().map(String::from).filter(|id| self.key(id).len() <= KEY_BYTES_MAX)
     }
 
-    fn tags(&self, request: &Request, content: &Content) -> Tags {
+    fn tags(&self, request: &Request, response: &Response) -> Tags {
         let unknown = || {
             ["all", "lists", "lists:selected", "unknown"].iter().fold(Tags::none(), |tags, key| tags.key(self.key(key)))
         };
-        let Content::Values(values) = content else { return unknown() };
+        let Content::Values(values) = response.content() else { return unknown() };
         let (listed, own) = (values.at(&self.list_ids), values.at(&self.id));
         let place = self.place(request.path());
         if listed.is_empty() {
             // An item at its own place, and no parameter that could have put others into it.
             if let ([own], Place::Item(id), None) = (own, &place, request.raw_query())
                 && self.id_in(own).as_ref() == Some(id)
+                && response.status() == 200
             {
                 return Tags::none().key(self.key("all")).key(self.key(id));
             }
@@ -117,8 +120,7 @@ impl Collection {
             return own.iter().filter_map(|own| self.id_in(own)).fold(unknown(), |tags, id| tags.key(self.key(&id)));
         }
         let mut tags = Tags::none().key(self.key("all")).key(self.key("lists"));
-        let is_elsewhere = self.path.is_some() && place != Place::Collection;
-        if is_elsewhere || self.is_selected(request) {
+        if place != Place::Collection || self.is_selected(request, response) {
             tags.add(self.key("lists:selected"));
         }
         let ids = listed.iter().chain(own).map(|value| self.id_in(value));
@@ -136,47 +138,48 @@ impl Collection {
     }
 
     fn purges(&self, request: &Request, response: &Response) -> Purges {
-        let ids = self.written_ids(request, response);
+        let all = || Purges::none().key(self.key("all"));
+        // A 201 says that there is an item more (RFC 9110 §9.3.4).
+        let is_made = response.status() == 201;
+        let (id, has_changed_lists) = match (request.method(), self.place(request.path())) {
+            ("POST", Place::Collection) if is_made => (None, true),
+            ("PUT" | "PATCH", Place::Item(id)) => (Some(id), is_made),
+            ("DELETE", Place::Item(id)) => (Some(id), true),
+            // Nobody knows what else it did.
+            _ => return all(),
+        };
+        let Some(mut ids) = self.ids_in(response.content()) else { return all() };
         if ids.is_empty() {
-            return Purges::none().key(self.key("all"));
+            let Some(sent) = self.ids_in(request.content()) else { return all() };
+            ids = sent;
+        }
+        if let Some(id) = id {
+            // Another name of the item: what it is called on pages is another key, and perhaps not even this one.
+            if ids.iter().any(|other| *other != id) || self.key(&id).len() > KEY_BYTES_MAX {
+                return all();
+            }
+            ids.push(id);
         }
         let mut purges = Purges::none().key(self.key("lists:selected")).key(self.key("unknown"));
         ids.iter().for_each(|id| purges.add_key(self.key(id)));
-        // A 201 says that there is an item more (RFC 9110 §9.3.4).
-        let is_change = matches!(request.method(), "PUT" | "PATCH") && response.status() != 201;
-        if !is_change {
+        if has_changed_lists {
             purges.add_key(self.key("lists"));
         }
         purges
     }
 
-    /// The ids of the item that was written, in its path and in the contents; none: anything may have been written.
-    fn written_ids(&self, request: &Request, response: &Response) -> Vec<String> {
-        let place = self.place(request.path());
-        if self.path.is_some() && place == Place::Other {
-            return Vec::new();
-        }
-        let own = |content: &Content| match content {
+    /// The ids that a content gives for itself; none where one of them is no id, or it could not be read.
+    fn ids_in(&self, content: &Content) -> Option<Vec<String>> {
+        match content {
             Content::Values(values) => values.at(&self.id).iter().map(|id| self.id_in(id)).collect(),
-            _ => Vec::new(),
-        };
-        let mut ids: Vec<Option<String>> = own(response.content());
-        if ids.is_empty() {
-            ids = own(request.content());
+            // It may have had one.
+            Content::TooLong => None,
+            _ => Some(Vec::new()),
         }
-        if let Place::Item(id) = place {
-            ids.push(Some(id).filter(|id| self.key(id).len() <= KEY_BYTES_MAX));
-        }
-        // An id that is no id leaves open which item it was.
-        ids.into_iter().collect::<Option<_>>().unwrap_or_default()
     }
 
     fn place(&self, path: &str) -> Place {
-        let Some(collection) = &self.path else {
-            let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-            let is_id = last.bytes().any(|byte| byte.is_ascii_digit());
-            return if is_id { Place::Item(id_of_segment(last)) } else { Place::Other };
-        };
+        let Some(collection) = &self.path else { return Place::Other };
         match path.strip_prefix(collection.as_str()).map(|below| (below, below.trim_matches('/'))) {
             Some((_, "")) => Place::Collection,
             Some((below, id)) if below.starts_with('/') && !id.contains('/') => Place::Item(id_of_segment(id)),
@@ -184,8 +187,12 @@ impl Collection {
         }
     }
 
-    /// Whether a parameter may filter or order the list.
-    fn is_selected(&self, request: &Request) -> bool {
+    /// Whether a parameter, a field or the content of a QUERY may filter or order the list.
+    fn is_selected(&self, request: &Request, response: &Response) -> bool {
+        let is_nominated = response.header_lines("vary").any(|line| !line.eq_ignore_ascii_case(b"accept-encoding"));
+        if is_nominated || request.method() != "GET" {
+            return true;
+        }
         let query = request.query();
         let is_paging = |name: &[u8]| self.paging.iter().any(|paging| paging.as_bytes() == name);
         query.parameters().iter().any(|parameter| !is_paging(&parameter.name()))
@@ -222,6 +229,7 @@ mod tests {
     fn configure() {
         set_config("type", "p");
         set_config("list", "/items");
+        set_config("path", "/p/");
     }
 
     fn keys_of(url: &str, response: &MockResponse) -> Vec<String> {
@@ -281,7 +289,6 @@ mod tests {
 
     #[test]
     fn a_list_elsewhere_than_at_the_collection_is_a_selection() {
-        set_config("path", "/p/");
         let page = r#"{"items": [{"id": 1}]}"#;
         assert_eq!(keys("/p/", page), ["p:1", "p:all", "p:lists"]);
         for url in ["/p/top", "/shops/3/p", "/pp"] {
@@ -299,16 +306,34 @@ mod tests {
         assert_eq!(tags.keys(), ["p:all", "p:lists", "p:x"]);
     }
 
+    /// Chosen by something else than its URL.
+    #[test]
+    fn a_list_that_a_field_or_a_content_has_chosen_is_a_selection() {
+        let page = MockResponse::json(200, r#"{"items": [{"id": 1}]}"#);
+        let selected = ["p:1", "p:all", "p:lists", "p:lists:selected"];
+        assert_eq!(keys_of("/p", &page.clone().header("vary", "Accept-Encoding")), ["p:1", "p:all", "p:lists"]);
+        assert_eq!(keys_of("/p", &page.clone().header("vary", "X-Filter")), selected);
+        let mut keys = tags::<RestTags>(&MockRequest::of("QUERY", "/p"), &page).expect("keys").keys().to_vec();
+        keys.sort();
+        assert_eq!(keys, selected);
+    }
+
+    /// An item without an id, or with one that is none, is not an item less.
+    #[test]
+    fn a_page_with_an_item_that_has_no_id_is_unknown() {
+        for other in ["{}", r#"{"id": {"v": 2}}"#, "7", "[]"] {
+            let page = format!(r#"{{"items": [{{"id": 1}}, {other}]}}"#);
+            assert_eq!(keys("/p", &page), ["p:1", "p:all", "p:lists", "p:unknown"], "{other}");
+        }
+    }
+
     #[test]
     fn a_changed_item_purges_its_pages_and_the_selections() {
         let changed = ["p:7", "p:lists:selected", "p:unknown"];
         for method in ["PUT", "PATCH"] {
             assert_eq!(purged(&MockRequest::of(method, "/p/7"), &MockResponse::of(204)), changed);
+            assert_eq!(purged(&MockRequest::of(method, "/p/7/"), &MockResponse::json(200, r#"{"id": "7"}"#)), changed);
         }
-        let by_content = MockRequest::of("PUT", "/p/current").json(r#"{"id": 7}"#);
-        assert_eq!(purged(&by_content, &MockResponse::of(204)), changed);
-        let other = purged(&MockRequest::of("PUT", "/p/7"), &MockResponse::json(200, r#"{"id": 8}"#));
-        assert_eq!(other, ["p:7", "p:8", "p:lists:selected", "p:unknown"]);
     }
 
     #[test]
@@ -328,9 +353,22 @@ mod tests {
         assert_eq!(purged(&MockRequest::of("POST", "/p"), &inexact), ["p:all"]);
         let long = MockRequest::of("PUT", &format!("/p/1{}", "x".repeat(KEY_BYTES_MAX)));
         assert_eq!(purged(&long, &MockResponse::of(204)), ["p:all"]);
-        set_config("path", "/p");
+        let other = MockResponse::json(200, r#"{"id": 42}"#);
+        for (method, url) in [("PATCH", "/p/me"), ("POST", "/p/42"), ("PATCH", "/p"), ("POST", "/p")] {
+            assert_eq!(purged(&MockRequest::of(method, url), &other), ["p:all"], "{method} {url}");
+        }
         let below = MockResponse::json(200, r#"{"id": 99}"#);
         assert_eq!(purged(&MockRequest::of("PUT", "/p/7/parts/99"), &below), ["p:all"]);
         assert_eq!(purged(&MockRequest::of("DELETE", "/p/slug"), &MockResponse::of(204))[3], "p:unknown");
+    }
+
+    /// Without the collection's path no path is known to be of an item.
+    #[test]
+    fn without_a_path_every_write_purges_all() {
+        set_config("type", "p");
+        for (method, url) in [("PUT", "/orders/7/lines/2"), ("PUT", "/p/7"), ("POST", "/p"), ("DELETE", "/p/7")] {
+            let purged = purges::<RestTags>(&MockRequest::of(method, url), &MockResponse::of(201)).expect("purges");
+            assert_eq!(purged.keys(), ["p:all"], "{method} {url}");
+        }
     }
 }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! An event purges the keys that `rest-tags` gives: of the item, of whatever is not understood and of lists that are filtered or ordered,
-//! and of all lists unless the action is `updated`. An event without a type or id purges all of the types that are named.
+//! and of all lists unless the action is `updated`. An event without an id purges all of its type; one without a type all of the types that are
+//! named, or the site where none is.
 //!
 //! The node asks after the receiver of the webhook answered it with 2xx or 3xx: who may send one is for the receiver to say.
 
@@ -82,11 +83,19 @@ fn purges_of(values: &Values) -> Purges {
 }
 
 fn add_events(purges: &mut Purges, types: &[Value], ids: &[Value], actions: &[Value]) {
-    // A member that is missing somewhere leaves open which of the others belong together.
+    // Of several events each has one of each, or a null. Anything else leaves open which belong together.
     let is_whole = types.len() == ids.len();
     let has_actions = actions.len() == types.len();
-    for (event, kind) in types.iter().enumerate() {
-        let Some(kind) = kind.as_text().map(key_text) else { continue };
+    let kinds = || types.iter().map(|kind| kind.as_text().map(key_text));
+    if kinds().any(|kind| kind.is_none()) || types.len() < ids.len() {
+        log::warn("a webhook has an event without a type: all of the types that it names are purged");
+        if kinds().all(|kind| kind.is_none()) {
+            *purges = std::mem::replace(purges, Purges::none()).site();
+        }
+        kinds().flatten().for_each(|kind| purges.add_key(format!("{kind}:all")));
+        return;
+    }
+    for (event, kind) in kinds().flatten().enumerate() {
         let id = if is_whole { ids.get(event).and_then(Value::as_id) } else { None };
         let id = id.filter(|id| kind.len() + 1 + id.len() <= KEY_BYTES_MAX);
         let Some(id) = id else {
@@ -133,6 +142,25 @@ mod tests {
         }
     }
 
+    /// What belongs together is told by the places, not by the lengths.
+    #[test]
+    fn an_event_that_lacks_something_purges_more() {
+        let found = |content: &str| {
+            let mut keys = purged(content).keys().to_vec();
+            keys.sort();
+            keys
+        };
+        let update = |kind: &str, id: u64| format!(r#"{{"type": "{kind}", "id": {id}, "action": "updated"}}"#);
+        let without_id = format!(r#"{{"events": [{}, {{"type": "q"}}]}}"#, update("p", 1));
+        assert_eq!(found(&without_id), ["p:1", "p:lists:selected", "p:unknown", "q:all"]);
+        let without_action = format!(r#"{{"events": [{{"type": "p", "id": 1}}, {}]}}"#, update("p", 2));
+        assert!(found(&without_action).contains(&"p:lists".to_owned()));
+        let without_type = format!(r#"{{"events": [{}, {{"id": 3, "action": "updated"}}]}}"#, update("p", 1));
+        assert_eq!(found(&without_type), ["p:all"]);
+        assert!(purged(r#"{"events": [{"id": 3}]}"#).purges_site());
+        assert!(purged(r#"{"id": 3, "action": "updated"}"#).purges_site());
+    }
+
     #[test]
     fn events_come_together() {
         let purged = purged(
@@ -143,9 +171,9 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_its_id_purges_all_of_the_types() {
+    fn an_event_without_its_id_purges_all_of_its_type() {
         let purged = purged(r#"{"events": [{"type": "p"}, {"type": "q", "id": 2}]}"#);
-        assert_eq!(purged.keys(), ["p:all", "q:all"]);
+        assert_eq!(purged.keys(), ["p:all", "q:2", "q:lists:selected", "q:unknown", "q:lists"]);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use crate::{Content, Value, Values};
 
 /// Nesting that the node reads.
 const LEVELS_MAX: usize = 127;
+const POINTERS_MAX: usize = 16;
+const POINTER_BYTES_MAX: usize = 256;
 const VALUES_MAX: usize = 10_000;
 const TEXT_BYTES_MAX: usize = 1024;
 const TEXTS_BYTES_MAX: usize = 1024 * 1024;
@@ -14,6 +16,7 @@ const TEXTS_BYTES_MAX: usize = 1024 * 1024;
 /// Where a pointer is none (RFC 6901): the node refuses a plugin that declares it.
 #[must_use]
 pub fn select(content: &[u8], pointers: &[String]) -> Content {
+    assert!(pointers.len() <= POINTERS_MAX, "a rule reads at most {POINTERS_MAX} places of a content");
     if pointers.is_empty() {
         return Content::Undeclared;
     }
@@ -37,6 +40,9 @@ pub fn select(content: &[u8], pointers: &[String]) -> Content {
 }
 
 fn segments(pointer: &str) -> Vec<String> {
+    assert!(pointer.len() <= POINTER_BYTES_MAX, "a JSON pointer has at most {POINTER_BYTES_MAX} bytes: `{pointer}`");
+    let is_escaped = pointer.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
+    assert!(is_escaped, "in a JSON pointer `~` stands before 0 or 1 only: `{pointer}`");
     let unescaped = |segment: &str| segment.replace("~1", "/").replace("~0", "~");
     match pointer.strip_prefix('/') {
         Some(rest) => rest.split('/').map(unescaped).collect(),
@@ -120,7 +126,18 @@ impl Reader<'_> {
         for index in 0_usize.. {
             let place = index.to_string();
             let on = self.leading_on(here, level, |segment| segment == "*" || segment == place);
+            let each = self.leading_on(here, level, |segment| segment == "*");
+            let before: Vec<usize> = each.iter().map(|&pointer| self.found[pointer].len()).collect();
             self.value(&on, level + 1)?;
+            for (&pointer, before) in each.iter().zip(before) {
+                if self.found[pointer].len() == before {
+                    self.values_count += 1;
+                    self.found[pointer].push(Value::Null);
+                }
+            }
+            if self.values_count > VALUES_MAX {
+                return Err(Stop::TooLong);
+            }
             if self.takes(']') {
                 break;
             }

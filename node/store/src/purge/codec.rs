@@ -60,6 +60,7 @@ pub(crate) enum LogRecord {
         durable_at: SystemTime,
         by: Box<str>,
         idempotency_key: Option<Box<str>>,
+        fingerprint: Option<[u8; 32]>,
     },
     /// What a purge hit, told later and not awaited by anybody.
     Counted {
@@ -92,6 +93,7 @@ impl LogRecord {
             durable_at,
             by: purge.by.clone(),
             idempotency_key: purge.idempotency_key.clone(),
+            fingerprint: purge.fingerprint,
         }
     }
 }
@@ -180,6 +182,7 @@ pub(crate) fn checkpoint(store: StoreId, table: &Table, receipts: &Receipts) -> 
             durable_at: receipt.durable_at,
             by: receipt.by.clone(),
             idempotency_key: receipt.idempotency_key.clone(),
+            fingerprint: receipt.fingerprint,
         });
         if let Some(at) = receipt.reclaimed_at {
             records.push(LogRecord::Counted {

@@ -152,11 +152,16 @@ impl Committer {
         self.shared.receipts.lock().find(id).cloned()
     }
 
-    /// The newest first, of those before a position.
-    pub(crate) fn receipts(&self, before: Option<Position>, count_max: usize) -> Vec<Receipt> {
+    /// The newest first, of those before a position that are wanted. Others are not cloned.
+    pub(crate) fn receipts(
+        &self,
+        before: Option<Position>,
+        count_max: usize,
+        is_wanted: impl Fn(&Receipt) -> bool,
+    ) -> Vec<Receipt> {
         let receipts = self.shared.receipts.lock();
         let older = receipts.iter().rev().filter(|receipt| before.is_none_or(|before| receipt.position < before));
-        older.take(count_max).cloned().collect()
+        older.filter(|receipt| is_wanted(receipt)).take(count_max).cloned().collect()
     }
 
     /// Writes the log anew under another store's id; blocks until it is durable.
@@ -286,7 +291,7 @@ fn without_repeated(shared: &Shared, pending: Vec<Pending>) -> Vec<Pending> {
                     continue;
                 }
                 Some(first)
-                    if (&first.purge.selectors, first.purge.mode) == (&purge.purge.selectors, purge.purge.mode) =>
+                    if purge.purge.is_same(&first.purge.selectors, first.purge.mode, first.purge.fingerprint) =>
                 {
                     first.also.push(purge.answer);
                     continue;

@@ -9,6 +9,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::clock::{Marks, Table};
@@ -75,8 +76,8 @@ fn apply(record: LogRecord, table: &mut Table, receipts: &mut Receipts) {
     };
     match record {
         LogRecord::Purge { position, selector, mode, at } => purged(position, Purge::of(selector, mode, at), at),
-        LogRecord::Ordered { position, selectors, mode, at, durable_at, by, idempotency_key } => {
-            purged(position, Purge { selectors, mode, at, by, idempotency_key }, durable_at);
+        LogRecord::Ordered { position, selectors, mode, at, durable_at, by, idempotency_key, fingerprint } => {
+            purged(position, Purge { selectors, mode, at, by, idempotency_key, fingerprint }, durable_at);
         }
         LogRecord::Matched { position, matched } => {
             receipts.note(position, matched, 0, None);
@@ -175,7 +176,10 @@ impl PurgeLog {
     pub(crate) fn rewrite(&mut self, checkpoint: &Checkpoint) -> io::Result<()> {
         let Checkpoint { store, bytes } = checkpoint;
         let unfinished = self.dir.join("purge.log.new");
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
+        let mut options = OpenOptions::new();
+        // A purge of one variant has fields of a request in it.
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&unfinished)?;
         self.faults.at(Step::LogCheckpoint)?;
         file.write_all(bytes)?;
         file.sync_all()?;

@@ -123,12 +123,23 @@ pub struct Purge {
     pub by: Box<str>,
     /// With the same one from the same caller a purge is made once.
     pub idempotency_key: Option<Box<str>>,
+    /// What makes two purges under one idempotency key the same, where that is not what they name and whether hard or soft: names may
+    /// depend on when they are asked for.
+    pub fingerprint: Option<[u8; 32]>,
 }
 
 impl Purge {
     /// A purge of one selector that nobody in particular asks for.
     pub fn of(selector: Selector, mode: PurgeMode, at: SystemTime) -> Self {
-        Self { selectors: vec![selector], mode, at, by: Box::default(), idempotency_key: None }
+        Self { selectors: vec![selector], mode, at, by: Box::default(), idempotency_key: None, fingerprint: None }
+    }
+
+    /// Whether it is the same as another one under its idempotency key.
+    pub(crate) fn is_same(&self, selectors: &[Selector], mode: PurgeMode, fingerprint: Option<[u8; 32]>) -> bool {
+        match (self.fingerprint, fingerprint) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => self.selectors == selectors && self.mode == mode,
+        }
     }
 
     /// Bytes of text in it.
@@ -164,13 +175,15 @@ pub struct Receipt {
     pub by: Box<str>,
     /// The key under which it is not made twice.
     pub idempotency_key: Option<Box<str>>,
+    /// As the purge had it.
+    pub fingerprint: Option<[u8; 32]>,
     /// It had been made before: this is the receipt of the first time.
     pub is_repeated: bool,
 }
 
 impl Receipt {
     pub(crate) fn new(position: Position, purge: Purge, durable_at: SystemTime) -> Self {
-        let Purge { selectors, mode, at, by, idempotency_key } = purge;
+        let Purge { selectors, mode, at, by, idempotency_key, fingerprint } = purge;
         Self {
             id: format!("p-{position}"),
             position,
@@ -183,6 +196,7 @@ impl Receipt {
             reclaimed_at: None,
             by,
             idempotency_key,
+            fingerprint,
             is_repeated: false,
         }
     }

@@ -229,6 +229,13 @@ impl Names {
         without_language(&asked).variant_hash() == facts.nominated_apart && is_preferred_language(request, &fields)
     }
 
+    /// Every name that a purge may have.
+    pub(crate) fn each<R>(&self, mut look: impl FnMut(u64) -> R) {
+        look(self.site);
+        look(self.url);
+        self.keys.iter().for_each(|name| drop(look(*name)));
+    }
+
     /// Bytes that it takes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.texts.len() + size_of_val(&*self.keys)

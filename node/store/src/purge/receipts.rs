@@ -79,7 +79,7 @@ impl Receipts {
         let Some(key) = &purge.idempotency_key else { return Ok(None) };
         let is_it = |receipt: &&Receipt| receipt.idempotency_key.as_ref() == Some(key) && receipt.by == purge.by;
         let Some(first) = self.iter().rev().find(is_it) else { return Ok(None) };
-        if first.selectors != purge.selectors || first.mode != purge.mode {
+        if !purge.is_same(&first.selectors, first.mode, first.fingerprint) {
             return Err(PurgeError::IdempotencyConflict(first.id.clone()));
         }
         Ok(Some(Receipt { is_repeated: true, ..first.clone() }))

@@ -226,7 +226,14 @@ impl Simulation {
         let is_hard = self.random.below(3) > 0;
         let mode = if is_hard { PurgeMode::Hard } else { PurgeMode::Soft };
         let at = self.tick();
-        let purge = Purge { selectors: selectors.clone(), mode, at: now(), by: "test".into(), idempotency_key: None };
+        let purge = Purge {
+            selectors: selectors.clone(),
+            mode,
+            at: now(),
+            by: "test".into(),
+            idempotency_key: None,
+            fingerprint: None,
+        };
         (purge, Remembered { at, selectors, is_hard })
     }
 
