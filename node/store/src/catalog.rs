@@ -11,12 +11,13 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use brim_semantics::KeyHash;
 use parking_lot::{Mutex, RwLock};
 
-use crate::purge::{Names, Position};
+use crate::carriers::Carriers;
+use crate::purge::{Names, Position, Target};
 use crate::segment::record_bytes;
 
 /// Key hashes are uniform already: their first bytes are the hash.
@@ -119,14 +120,10 @@ impl Card {
 
 type Shard = HashMap<KeyHash, Vec<Card>, BuildKeyHasher>;
 
-/// Which names any card may have: a count for each of so many places, where names that share one are counted together. 4 MiB.
-const CARRIED: usize = 1 << 20;
-
 #[derive(Debug)]
 pub(crate) struct Catalog {
     shards: Vec<RwLock<Shard>>,
-    /// See [`Catalog::may_carry`].
-    carried: Box<[AtomicU32]>,
+    carriers: Carriers,
     /// Live bytes by segment.
     live: Mutex<HashMap<u64, u64>>,
     count: AtomicU64,
@@ -140,7 +137,7 @@ impl Catalog {
     pub(crate) fn new(variants_max: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            carried: (0..CARRIED).map(|_| AtomicU32::new(0)).collect(),
+            carriers: Carriers::default(),
             live: Mutex::default(),
             count: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -155,24 +152,15 @@ impl Catalog {
         &self.shards[usize::from(key.0[15]) % SHARDS]
     }
 
-    fn added(&self, card: &Card) {
+    fn added(&self, key: KeyHash, card: &Card) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        card.names.each(|name| self.carried_at(name).fetch_add(1, Ordering::Relaxed));
+        card.names.carried().for_each(|name| self.carriers.add(name, key));
         self.add_written(card);
     }
 
-    fn carried_at(&self, name: u64) -> &AtomicU32 {
-        &self.carried[usize::try_from(name % CARRIED as u64).unwrap_or(0)]
-    }
-
-    /// False: no card has this name, for certain.
-    pub(crate) fn may_carry(&self, name: u64) -> bool {
-        self.carried_at(name).load(Ordering::Relaxed) > 0
-    }
-
-    fn removed(&self, card: &Card) {
+    fn removed(&self, key: KeyHash, card: &Card) {
         self.count.fetch_sub(1, Ordering::Relaxed);
-        card.names.each(|name| self.carried_at(name).fetch_sub(1, Ordering::Relaxed));
+        card.names.carried().for_each(|name| self.carriers.remove(name, key));
         self.sub_written(card);
     }
 
@@ -216,9 +204,9 @@ impl Catalog {
     pub(crate) fn put(&self, key: KeyHash, card: Card) -> Option<Which> {
         let mut shard = self.shard(key).write();
         let cards = shard.entry(key).or_insert_with(|| Vec::with_capacity(1));
-        self.added(&card);
+        self.added(key, &card);
         if let Some(known) = cards.iter_mut().find(|known| known.variant == card.variant) {
-            self.removed(known);
+            self.removed(key, known);
             *known = card;
             return None;
         }
@@ -228,7 +216,7 @@ impl Catalog {
         }
         let oldest = (0..cards.len()).min_by_key(|n| cards[*n].serial)?;
         let oldest = cards.swap_remove(oldest);
-        self.removed(&oldest);
+        self.removed(key, &oldest);
         Some(Which { key, variant: oldest.variant, serial: oldest.serial })
     }
 
@@ -239,7 +227,7 @@ impl Catalog {
         if cards.iter().any(|known| known.variant == card.variant) || cards.len() >= self.variants_max {
             return Found::Refused;
         }
-        self.added(&card);
+        self.added(key, &card);
         cards.push(card);
         if cards.len() == 1 { Found::Alone } else { Found::WithOthers }
     }
@@ -341,13 +329,13 @@ impl Catalog {
         if cards.is_empty() {
             shard.remove(&which.key);
         }
-        self.removed(&card);
+        self.removed(which.key, &card);
         true
     }
 
     pub(crate) fn remove_key(&self, key: KeyHash) -> Vec<Which> {
         let cards = self.shard(key).write().remove(&key).unwrap_or_default();
-        cards.iter().for_each(|card| self.removed(card));
+        cards.iter().for_each(|card| self.removed(key, card));
         cards.iter().map(|card| Which { key, variant: card.variant, serial: card.serial }).collect()
     }
 
@@ -381,7 +369,7 @@ impl Catalog {
                 cards.retain_mut(|card| {
                     let stays = keep(Which { key: *key, variant: card.variant, serial: card.serial }, card);
                     if !stays {
-                        self.removed(card);
+                        self.removed(*key, card);
                     }
                     stays
                 });
@@ -428,6 +416,29 @@ impl Catalog {
                 cards.iter().for_each(|card| visit(*key, card));
             }
         }
+    }
+
+    /// The keys of what a purge aims at, and of some others perhaps. `None`: too many, or none of them can be told by name.
+    pub(crate) fn carriers(&self, target: &Target) -> Option<Vec<KeyHash>> {
+        self.carriers.of(target.names.as_deref()?)
+    }
+
+    /// Every card of these keys; of `None`, every card.
+    pub(crate) fn each_of(&self, keys: Option<&[KeyHash]>, mut visit: impl FnMut(KeyHash, &Card)) {
+        let Some(keys) = keys else { return self.each(visit) };
+        for key in keys {
+            if let Some(cards) = self.shard(*key).read().get(key) {
+                cards.iter().for_each(|card| visit(*key, card));
+            }
+        }
+    }
+
+    /// Every card is found by every name that it carries; what nobody carries has left nothing.
+    #[cfg(test)]
+    pub(crate) fn check_carriers(&self) {
+        let is_known = |name, key: &KeyHash| self.carriers.of(&[name]).is_none_or(|carriers| carriers.contains(key));
+        self.each(|key, card| assert!(card.names.carried().all(|name| is_known(name, &key)), "{card:?}"));
+        assert!(self.count() > 0 || self.carriers.is_empty());
     }
 
     pub(crate) fn live_bytes(&self, segment: u64) -> u64 {

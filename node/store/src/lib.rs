@@ -14,6 +14,7 @@
 
 mod admission;
 mod blocking;
+mod carriers;
 mod catalog;
 mod config;
 mod dir;

@@ -10,7 +10,7 @@ use brim_semantics::{CacheKey, KeyHash, PurgeState};
 use crate::catalog::{Card, Which};
 use crate::config::READ_QUEUE_MAX;
 use crate::index::index_key;
-use crate::purge::Matcher;
+use crate::purge::Target;
 use crate::record;
 use crate::response::{Scope, StoredResponse, Variants};
 use crate::shared::Shared;
@@ -43,21 +43,21 @@ pub struct Popular {
     pub(crate) which: Which,
 }
 
-fn each_live(shared: &Shared, matchers: &[Matcher], mut look: impl FnMut(KeyHash, &Card)) {
-    shared.catalog.each(|key, card| {
+fn each_live(shared: &Shared, target: &Target, mut look: impl FnMut(KeyHash, &Card)) {
+    shared.catalog.each_of(shared.catalog.carriers(target).as_deref(), |key, card| {
         let is_live = || shared.clock().state_now(&card.names, card.fetched_at) != PurgeState::Hard;
-        if matchers.iter().any(|matcher| matcher.matches(&card.names)) && is_live() {
+        if target.matches(&card.names) && is_live() {
             look(key, card);
         }
     });
 }
 
-pub(crate) fn count(shared: &Shared, matchers: &[Matcher]) -> Matching {
+pub(crate) fn count(shared: &Shared, target: &Target) -> Matching {
     let mut matching = Matching::default();
     let mut examples = Vec::new();
     let recent = shared.recent.hits();
     let mut lost: HashMap<KeyHash, f64> = HashMap::new();
-    each_live(shared, matchers, |key, card| {
+    each_live(shared, target, |key, card| {
         matching.count += 1;
         matching.bytes += card.length;
         if let Some(hits) = recent.by_key.get(&key) {
@@ -75,10 +75,10 @@ pub(crate) fn count(shared: &Shared, matchers: &[Matcher]) -> Matching {
     matching
 }
 
-pub(crate) fn popular(shared: &Shared, matchers: &[Matcher], count_max: usize) -> Vec<Popular> {
+pub(crate) fn popular(shared: &Shared, target: &Target, count_max: usize) -> Vec<Popular> {
     let recent = shared.recent.hits();
     let mut found = Vec::new();
-    each_live(shared, matchers, |key, card| {
+    each_live(shared, target, |key, card| {
         let which = Which { key, variant: card.variant, serial: card.serial };
         let hits = recent.by_key.get(&key).copied().unwrap_or_default();
         found.push(Popular { hits, which });

@@ -1,45 +1,45 @@
 //! Reclaiming: what a purge hit is counted, and after a hard one its space given back. The purge holds before and without it.
 //!
 //! Always true:
-//! - One walk over the catalog serves the purges that wait for one when it begins, at most [`TOGETHER_MAX`].
-//! - At most [`WAITING_MAX`] wait. What a further one hit is not counted, and neither is what a write has purged: its space is given back
-//!   by the next sweep, once a minute, or by eviction.
+//! - What few stored responses carry, or none, is looked at alone, at once. Else a walk over the whole catalog serves the purges that wait
+//!   for one when it begins, at most [`TOGETHER_MAX`].
+//! - At most [`WAITING_MAX`] wait. What a further one hit is not counted, and neither is what a write has purged unless its carriers are
+//!   known: that space is given back by the next sweep, once a minute, or by eviction.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use brim_semantics::PurgeState;
+use brim_semantics::{KeyHash, PurgeState};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::catalog::Which;
 use crate::disk::Op;
-use crate::purge::{Matcher, Names, Position, PurgeMode};
+use crate::purge::{Position, PurgeMode, Selector, Target};
 use crate::response::StoredResponse;
 use crate::shared::Shared;
 
 pub(crate) const WAITING_MAX: usize = 65_536;
 /// Purges that one walk counts for: a shard of the catalog is locked while each of its responses is compared with each of them.
 const TOGETHER_MAX: usize = 64;
+/// From the purge to its walk: the acknowledgement and the next requests go first, and purges that come together share the walk.
+const WALK_DELAY: Duration = Duration::from_millis(2);
 /// How long a walk is rested for, in its own length.
 const WALK_REST: u32 = 2;
 const WALK_REST_MAX: Duration = Duration::from_secs(2);
 /// With so many purges in a walk the clock is asked of each response first: it knows all purges at once.
 const MANY: usize = 4;
 
+/// Carriers that are looked at by whoever has made the purge: some 0.1 ms if all of them go.
+const AT_ONCE_MAX: usize = 32;
+
 /// A purge whose hits are to be counted.
 struct Reclaim {
-    matchers: Vec<Matcher>,
+    target: Target,
     position: Position,
     mode: PurgeMode,
     counted: oneshot::Sender<()>,
-}
-
-impl Reclaim {
-    fn matches(&self, names: &Names) -> bool {
-        self.matchers.iter().any(|matcher| matcher.matches(names))
-    }
 }
 
 /// What a purge hit.
@@ -87,41 +87,45 @@ impl Reclaims {
     }
 }
 
-/// Has the walk made that counts what a purge hit. An error where it will not be counted.
+/// Has what a purge hit counted and given back. The other end fails where it will not be counted.
 pub(crate) fn reclaim(
     shared: &Arc<Shared>,
-    matchers: Vec<Matcher>,
+    target: Target,
     position: Position,
     mode: PurgeMode,
 ) -> oneshot::Receiver<()> {
     let (counted, count) = oneshot::channel();
-    if !may_hit(shared, &matchers) {
-        // A purge of what nothing carries costs no walk.
-        shared.committer.note_counted(position, 0, 0, SystemTime::now());
-        shared.reclaims.counted.notify_waiters();
-        let _ = counted.send(());
-        return count;
+    let carriers = shared.catalog.carriers(&target);
+    let reclaim = Reclaim { target, position, mode, counted };
+    match carriers {
+        Some(keys) if keys.len() <= AT_ONCE_MAX => shared.take(vec![reclaim], Some(&keys)),
+        Some(_) | None => wait_for_walk(shared, reclaim),
     }
+    count
+}
+
+/// The same for what a write has purged, where its carriers are known: a write is not worth a walk of its own.
+pub(crate) fn reclaim_written(shared: &Arc<Shared>, selectors: &[Selector], position: Position) {
+    let target = Target::of(selectors);
+    if shared.catalog.carriers(&target).is_some() {
+        drop(reclaim(shared, target, position, PurgeMode::Hard));
+    }
+}
+
+fn wait_for_walk(shared: &Arc<Shared>, reclaim: Reclaim) {
     let mut waiting = shared.reclaims.waiting.lock();
     if waiting.reclaims.len() < WAITING_MAX {
-        waiting.reclaims.push_back(Reclaim { matchers, position, mode, counted });
+        waiting.reclaims.push_back(reclaim);
     }
     if !std::mem::replace(&mut waiting.is_asked_for, true) {
         let walking = Arc::clone(shared);
         drop(shared.walk_pool.submit(usize::MAX, move || walking.reclaim_waiting()));
     }
-    count
-}
-
-fn may_hit(shared: &Shared, matchers: &[Matcher]) -> bool {
-    matchers.iter().any(|matcher| match matcher {
-        Matcher::Named(names) => names.iter().any(|name| shared.catalog.may_carry(*name)),
-        Matcher::Everything | Matcher::Prefix { .. } | Matcher::Variant(_) | Matcher::Match(_) => true,
-    })
 }
 
 impl Shared {
     fn reclaim_waiting(&self) {
+        std::thread::sleep(WALK_DELAY);
         loop {
             let reclaims: Vec<Reclaim> = {
                 let mut waiting = self.reclaims.waiting.lock();
@@ -133,17 +137,30 @@ impl Shared {
                 return;
             }
             let began = Instant::now();
-            self.walk(reclaims);
+            let carriers = self.carriers_of_all(&reclaims);
+            if carriers.is_none() {
+                self.counters.walks.add(1);
+            }
+            self.take(reclaims, carriers.as_deref());
             // However many purges come, walks take a third of a CPU at most: those that come meanwhile share the next one.
             std::thread::sleep((began.elapsed() * WALK_REST).min(WALK_REST_MAX));
         }
     }
 
-    fn walk(&self, reclaims: Vec<Reclaim>) {
-        self.counters.walks.add(1);
+    /// `None`: those of at least one are not known.
+    fn carriers_of_all(&self, reclaims: &[Reclaim]) -> Option<Vec<KeyHash>> {
+        let each: Option<Vec<_>> = reclaims.iter().map(|reclaim| self.catalog.carriers(&reclaim.target)).collect();
+        let mut keys = each?.concat();
+        keys.sort_unstable();
+        keys.dedup();
+        Some(keys)
+    }
+
+    /// Looks at what is stored under some keys, or at all, and takes away what a hard one of the purges hit.
+    fn take(&self, reclaims: Vec<Reclaim>, keys: Option<&[KeyHash]>) {
         let mut counts = vec![Hit::default(); reclaims.len()];
         let mut gone = Vec::new();
-        self.catalog.each(|key, card| {
+        self.catalog.each_of(keys, |key, card| {
             let is_live = || self.clock().state_now(&card.names, card.fetched_at) == PurgeState::Live;
             if reclaims.len() >= MANY && is_live() {
                 return;
@@ -151,7 +168,7 @@ impl Shared {
             let mut hits = reclaims
                 .iter()
                 .enumerate()
-                .filter(|(_, reclaim)| card.fetched_at < reclaim.position && reclaim.matches(&card.names));
+                .filter(|(_, reclaim)| card.fetched_at < reclaim.position && reclaim.target.matches(&card.names));
             // It counts for every soft purge, and for the first hard one.
             let hard = hits.find(|(n, reclaim)| {
                 let is_hard = reclaim.mode == PurgeMode::Hard;
@@ -202,6 +219,8 @@ impl Shared {
             }
         }
         if !removed.is_empty() {
+            // As the index has them: the same of its pages again and again.
+            removed.sort_unstable_by_key(|which| (which.key, which.variant));
             self.reading().queue.push(Op::Forget(removed));
         }
     }

@@ -20,10 +20,10 @@ use crate::fill::Fill;
 use crate::headers::compact;
 use crate::look::{self, Matching, Popular};
 use crate::purge::{
-    Clock, Committer, Matcher, Names, OpenedLog, Position, Purge, PurgeError, PurgeLog, PurgeMode, Receipt, Receipts,
-    Selector, Table, Urgency,
+    Clock, Committer, Names, OpenedLog, Position, Purge, PurgeError, PurgeLog, PurgeMode, Receipt, Receipts, Selector,
+    Table, Target, Urgency,
 };
-use crate::reclaim::reclaim;
+use crate::reclaim::{reclaim, reclaim_written};
 use crate::response::{Parts, ResponseHead, Scope, StoredResponse, Variants};
 use crate::shared::{Pools, Shared};
 use crate::stats::{DiskState, StoreStats};
@@ -308,13 +308,15 @@ impl Store {
             return Ok(receipt);
         }
         shared.counters.purges.add(1);
-        let matchers = receipt.selectors.iter().map(Matcher::of).collect();
-        let counted = reclaim(&shared, matchers, receipt.position, receipt.mode);
+        let mut counted = reclaim(&shared, Target::of(&receipt.selectors), receipt.position, receipt.mode);
         // The purge holds already; only the count is waited for, and the receipt gets it later if it takes long.
-        match tokio::time::timeout(wait, counted).await {
-            Ok(Ok(())) => Ok(self.receipt(&receipt.id).unwrap_or(receipt)),
-            Ok(Err(_)) | Err(_) => Ok(receipt),
-        }
+        let is_counted = if wait.is_zero() {
+            // A timer would take a millisecond to see that there is nothing to wait for.
+            counted.try_recv().is_ok()
+        } else {
+            matches!(tokio::time::timeout(wait, counted).await, Ok(Ok(())))
+        };
+        Ok(if is_counted { self.receipt(&receipt.id).unwrap_or(receipt) } else { receipt })
     }
 
     /// A receipt when what its purge hit has been counted, or as it is after `wait`.
@@ -371,6 +373,7 @@ impl Store {
         async move {
             let receipt = submitted?.await.map_err(|_| PurgeError::Closed)??;
             shared.counters.purges.add(1);
+            reclaim_written(&shared, &receipt.selectors, receipt.position);
             Ok(receipt.position)
         }
     }
@@ -399,8 +402,8 @@ impl Store {
     /// look was given up.
     pub async fn count_matching(&self, selectors: &[Selector]) -> Option<Matching> {
         let shared = Arc::clone(&self.0.shared);
-        let matchers: Vec<Matcher> = selectors.iter().map(Matcher::of).collect();
-        self.0.shared.walk_pool.submit(look::WAITING_MAX, move || look::count(&shared, &matchers)).await.ok()
+        let target = Target::of(selectors);
+        self.0.shared.walk_pool.submit(look::WAITING_MAX, move || look::count(&shared, &target)).await.ok()
     }
 
     /// Notes that a stored response has answered a request: what was asked for in the last minutes is known from a sample of these.
@@ -412,9 +415,8 @@ impl Store {
     /// What the selectors name of what is stored, what was asked for most in the last minutes first; at most `count_max`.
     pub async fn popular(&self, selectors: &[Selector], count_max: usize) -> Vec<Popular> {
         let shared = Arc::clone(&self.0.shared);
-        let matchers: Vec<Matcher> = selectors.iter().map(Matcher::of).collect();
-        let job =
-            self.0.shared.walk_pool.submit(look::WAITING_MAX, move || look::popular(&shared, &matchers, count_max));
+        let target = Target::of(selectors);
+        let job = self.0.shared.walk_pool.submit(look::WAITING_MAX, move || look::popular(&shared, &target, count_max));
         job.await.unwrap_or_default()
     }
 

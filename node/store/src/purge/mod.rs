@@ -28,7 +28,7 @@ pub(crate) use codec::Tail as LogTail;
 pub(crate) use committer::{Committer, Urgency};
 pub(crate) use horizon::Horizon;
 pub(crate) use log::{OpenedLog, PurgeLog, replayed};
-pub(crate) use names::{Matcher, Named, Names, language, media_type};
+pub(crate) use names::{Matcher, Named, Names, Target, language, media_type};
 pub use predicate::{PATTERN_BYTES_MAX, PATTERN_STARS_MAX, Predicate};
 pub(crate) use receipts::Receipts;
 

@@ -19,7 +19,7 @@ pub(crate) struct Names {
     pub(crate) site: u64,
     pub(crate) authority: u64,
     pub(crate) url: u64,
-    /// Three for each surrogate key: the key in any site, in its own site, and of its own authority.
+    /// [`NAMES_A_KEY`] for each surrogate key: the key in any site, in its own site, and of its own authority.
     pub(crate) keys: Box<[u64]>,
     /// `None`: nothing is known of the response yet.
     pub(crate) facts: Option<Facts>,
@@ -30,6 +30,8 @@ pub(crate) struct Names {
     language_at: u32,
     nominated_at: u32,
 }
+
+const NAMES_A_KEY: usize = 3;
 
 /// What predicates ask of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,16 +231,44 @@ impl Names {
         without_language(&asked).variant_hash() == facts.nominated_apart && is_preferred_language(request, &fields)
     }
 
-    /// Every name that a purge may have.
-    pub(crate) fn each<R>(&self, mut look: impl FnMut(u64) -> R) {
-        look(self.site);
-        look(self.url);
-        self.keys.iter().for_each(|name| drop(look(*name)));
+    /// The names by which it is found, see [`Target::names`]: its URL, and each surrogate key as it is in any site.
+    pub(crate) fn carried(&self) -> impl Iterator<Item = u64> {
+        std::iter::once(self.url).chain(self.keys.iter().copied().step_by(NAMES_A_KEY))
     }
 
     /// Bytes that it takes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.texts.len() + size_of_val(&*self.keys)
+    }
+}
+
+/// What a purge, or a look at what one would hit, aims at.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    matchers: Vec<Matcher>,
+    /// Whatever it hits carries one of these ([`Names::carried`]); `None`: it may hit others.
+    pub(crate) names: Option<Vec<u64>>,
+}
+
+impl Target {
+    pub(crate) fn of(selectors: &[Selector]) -> Self {
+        let names: Option<Vec<Vec<u64>>> = selectors.iter().map(carried_names).collect();
+        Self { matchers: selectors.iter().map(Matcher::of).collect(), names: names.map(|names| names.concat()) }
+    }
+
+    pub(crate) fn matches(&self, names: &Names) -> bool {
+        self.matchers.iter().any(|matcher| matcher.matches(names))
+    }
+}
+
+fn carried_names(selector: &Selector) -> Option<Vec<u64>> {
+    let of_keys = |keys: &[Box<str>]| keys.iter().map(|key| name(Kind::Key, &[key.as_bytes()])).collect();
+    match selector {
+        Selector::Url { authority, path, query } | Selector::Variant { authority, path, query, .. } => {
+            Some(vec![url_name(authority, path, query.as_deref())])
+        }
+        Selector::SurrogateKeys { keys, .. } | Selector::Groups { groups: keys, .. } => Some(of_keys(keys)),
+        Selector::Everything | Selector::Site(_) | Selector::Prefix { .. } | Selector::Match(_) => None,
     }
 }
 
@@ -249,7 +279,7 @@ fn without_language(nominated: &Nominated) -> Nominated {
 
 fn key_names(scope: &Scope, surrogate_keys: &[Box<str>]) -> Box<[u64]> {
     let (site, authority) = (scope.site.as_bytes(), scope.authority.as_bytes());
-    let names_of = |key: &str| {
+    let names_of = |key: &str| -> [u64; NAMES_A_KEY] {
         let key = key.as_bytes();
         [name(Kind::Key, &[key]), name(Kind::SiteKey, &[site, key]), name(Kind::AuthorityKey, &[authority, key])]
     };
@@ -372,7 +402,10 @@ mod tests {
             (groups("a.example", "green"), false),
         ];
         for (selector, expected) in cases {
-            assert_eq!(Matcher::of(&selector).matches(&names()), expected, "{selector:?}");
+            let (target, names) = (Target::of(std::slice::from_ref(&selector)), names());
+            assert_eq!(target.matches(&names), expected, "{selector:?}");
+            let is_found = |sought: Vec<u64>| names.carried().any(|name| sought.contains(&name));
+            assert!(!expected || target.names.is_none_or(is_found), "{selector:?}");
         }
     }
 }

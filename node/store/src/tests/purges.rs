@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use std::time::SystemTime;
 
 use brim_semantics::{KeyHash, PurgeState};
@@ -247,10 +249,7 @@ async fn purges_that_wait_share_a_walk() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
     for n in 0..30 {
-        let key = format!("group-{}", n % 10);
-        let path = format!("/{n}");
-        let named = crate::ResponseHead { surrogate_keys: vec![key.into()], ..head(&path, store.position()) };
-        put(&store, named, body(&path, 1, 100)).await;
+        put_path(&store, &format!("/{}/{n}", n % 10), 1, 100).await;
     }
     let release = hold_walks(&store).await;
     let purge = |selector: Selector, mode| {
@@ -259,12 +258,15 @@ async fn purges_that_wait_share_a_walk() {
             async move { store.purge(crate::Purge::of(selector, mode, now()), crate::COUNT_WAIT).await.unwrap() },
         )
     };
-    let keyed = |n: usize| Selector::SurrogateKeys { site: None, keys: vec![format!("group-{n}").into()] };
+    let below = |n: usize| Selector::Prefix { authority: "a.example".into(), path_prefix: format!("/{n}/").into() };
     let soft = purge(Selector::Everything, PurgeMode::Soft);
     until(&store, "the first", |stats| stats.position == Position(1)).await;
-    let hard: Vec<_> = (0..8).map(|n| purge(keyed(n), PurgeMode::Hard)).collect();
+    let hard: Vec<_> = (0..8).map(|n| purge(below(n), PurgeMode::Hard)).collect();
     until(&store, "all durable", |stats| stats.position == Position(9)).await;
-    assert!(serve(&store, "/0").await.is_none() && serve(&store, "/8").await.is_some(), "they hold without the walk");
+    assert!(
+        serve(&store, "/0/0").await.is_none() && serve(&store, "/8/8").await.is_some(),
+        "they hold without the walk"
+    );
     while store.shared().reclaims.waiting() < 9 {
         tokio::task::yield_now().await;
     }
@@ -278,6 +280,61 @@ async fn purges_that_wait_share_a_walk() {
     assert_eq!((store.shared().counters.walks.get(), store.stats().stored_count), (1, 6));
 }
 
+/// Puts so many that carry `group`.
+async fn put_group(store: &Store, group: &str, count: usize) {
+    for n in 0..count {
+        let path = format!("/{group}/{n}");
+        let named = crate::ResponseHead { surrogate_keys: vec![group.into()], ..head(&path, store.position()) };
+        put(store, named, body(&path, 1, 100)).await;
+    }
+}
+
+fn keyed(key: &str) -> Selector {
+    Selector::SurrogateKeys { site: None, keys: vec![key.into()] }
+}
+
+/// A purge of what few carry is counted before it is acknowledged, whatever else is stored and whoever walks.
+#[tokio::test]
+async fn a_purge_of_what_few_carry_needs_no_walk() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    put_group(&store, "few", 20).await;
+    put_group(&store, "more", 200).await;
+    let release = hold_walks(&store).await;
+    let purge = async |selectors: &[Selector], mode| {
+        let purge =
+            crate::Purge { selectors: selectors.to_vec(), ..crate::Purge::of(Selector::Everything, mode, now()) };
+        store.purge(purge, Duration::ZERO).await.unwrap()
+    };
+    let soft = purge(&[keyed("few")], PurgeMode::Soft).await;
+    assert_eq!((soft.matched, soft.matched_bytes, store.stored_count()), (20, 2000, 220));
+    let hard = purge(&[keyed("few"), url("/more/7"), keyed("none")], PurgeMode::Hard).await;
+    assert_eq!((hard.matched, hard.matched_bytes, store.stored_count()), (21, 2100, 199));
+    assert!(hard.reclaimed_at.is_some());
+    assert_eq!(purge(&[keyed("few")], PurgeMode::Hard).await.matched, 0, "they are gone");
+    let waits = purge(&[keyed("more")], PurgeMode::Hard).await;
+    assert_eq!((waits.matched, waits.reclaimed_at), (0, None), "so many are for the thread that walks");
+    drop(release);
+    let counted = store.receipt_reclaimed(&waits.id, Duration::from_secs(10)).await.unwrap();
+    assert_eq!((counted.matched, store.stored_count()), (199, 0));
+    assert_eq!(store.shared().counters.walks.get(), 0, "which did not have to walk either");
+}
+
+/// Beyond what is known of its carriers a key is walked for, and nothing is missed.
+#[tokio::test]
+async fn a_purge_of_what_very_many_carry_is_walked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let count = crate::carriers::KNOWN_MAX + 1;
+    put_group(&store, "many", count).await;
+    let matching = store.count_matching(&[keyed("many")]).await.unwrap();
+    assert_eq!(matching.count, count as u64);
+    let purge = crate::Purge::of(keyed("many"), PurgeMode::Hard, now());
+    let receipt = store.purge(purge, crate::COUNT_WAIT).await.unwrap();
+    assert_eq!((receipt.matched, store.stored_count()), (count as u64, 0));
+    assert_eq!(store.shared().counters.walks.get(), 1);
+}
+
 /// What would wait beyond the bound is not counted, and no purge waits for it.
 #[tokio::test]
 async fn walks_that_wait_have_a_bound() {
@@ -285,9 +342,9 @@ async fn walks_that_wait_have_a_bound() {
     let store = open(dir.path()).await;
     put_path(&store, "/a", 1, 100).await;
     let release = hold_walks(&store).await;
-    let everything = || crate::purge::Matcher::of(&Selector::Everything);
+    let everything = || crate::purge::Target::of(&[Selector::Everything]);
     let counts: Vec<_> = (0..crate::reclaim::WAITING_MAX)
-        .map(|_| crate::reclaim::reclaim(store.shared(), vec![everything()], Position(1), PurgeMode::Soft))
+        .map(|_| crate::reclaim::reclaim(store.shared(), everything(), Position(1), PurgeMode::Soft))
         .collect();
     let receipt =
         store.purge(crate::Purge::of(Selector::Everything, PurgeMode::Hard, now()), crate::COUNT_WAIT).await.unwrap();
@@ -322,17 +379,23 @@ async fn a_purge_of_a_variant_names_what_such_a_request_would_get() {
     assert_eq!(store.stored_count(), 0);
 }
 
-/// Nobody counts what a write has purged; its space is given back all the same.
+/// What a write has purged is given back at once where its carriers are known, else by the next sweep.
 #[tokio::test]
-async fn what_writes_have_purged_is_swept() {
+async fn what_writes_have_purged_is_given_back() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
-    for path in ["/a", "/b", "/c"] {
+    for path in ["/a", "/b", "/c", "/list/1", "/list/2"] {
         put_path(&store, path, 1, 100).await;
     }
     let paths = vec![url("/a"), url("/b")];
     store.invalidate_all(paths, now(), crate::BY_WRITE).await.unwrap();
     assert_eq!(store.stored_count(), 3);
+    let receipt = store.receipts(None, 1).remove(0);
+    assert_eq!((receipt.matched, receipt.reclaimed_at.is_some()), (2, true));
+    let lists = Selector::Prefix { authority: "a.example".into(), path_prefix: "/list".into() };
+    store.invalidate_all(vec![lists], now(), crate::BY_WRITE).await.unwrap();
+    let receipt = store.receipts(None, 1).remove(0);
+    assert_eq!((receipt.matched, receipt.reclaimed_at, store.stored_count()), (0, None, 3), "a write is worth no walk");
     store.shared().sweep();
     assert_eq!(store.stored_count(), 1);
     assert!(serve(&store, "/c").await.is_some());

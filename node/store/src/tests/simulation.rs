@@ -270,6 +270,7 @@ impl Simulation {
                 assert_eq!(self.store.purge_state(&stored), self.state(told), "{number}: {told:?}");
             }
         }
+        self.store.shared().catalog.check_carriers();
     }
 
     /// What the model knows of what was found: as it was filled, or as a validation made it.
@@ -365,6 +366,10 @@ async fn run(seed: u64, steps: usize) {
     }
     simulation.restart(dir.path()).await;
     simulation.check().await;
+    let everything = Purge::of(Selector::Everything, PurgeMode::Hard, after(simulation.tick()));
+    simulation.store.purge(everything, COUNT_WAIT).await.unwrap();
+    assert_eq!(simulation.store.stored_count(), 0);
+    simulation.store.shared().catalog.check_carriers();
 }
 
 #[tokio::test]
