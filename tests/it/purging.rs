@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use brim_tests::{BrimProcess, FakeOrigin, Gate, TestNode, eventually, not_modified, ok};
+use brim_tests::{BrimProcess, FakeOrigin, Gate, RawConnection, TestNode, eventually, not_modified, ok};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -512,4 +512,52 @@ async fn kill_9_loses_no_acknowledged_purge() {
             );
         }
     }
+}
+
+/// Of several things the command says which one was refused; what came before it is purged, and said.
+#[tokio::test]
+async fn a_purge_command_that_is_refused_midway_says_where() {
+    let origin = catalogue().await;
+    let config = BrimProcess::config(&origin.url(), "").replace("[admin]\n", "[admin]\nblast_radius_max = 1\n");
+    let brim = BrimProcess::start(&config);
+    let (admin, token) = (brim.admin_url(), brim.admin_token());
+    let url = |path: &str| format!("http://{}{path}", brim.listening().http[0]);
+    let run = |words: &[&str]| brim.command(&[words, &["--admin", &admin, "--token", &token][..]].concat());
+    brim.http1().get("/b/c").await.assert_stored();
+    for language in ["de", "en"] {
+        let ask = brim.http1().ask(Method::GET, "/a").header("accept-language", language);
+        ask.send().await.assert_stored();
+    }
+    let (exit, stdout, stderr) = run(&["purge", "url", &url("/b/c"), &url("/a"), &url("/x")]);
+    assert_eq!(exit.code(), Some(1));
+    assert!(stdout.contains("/b/c") && !stdout.contains("/x"), "{stdout}");
+    assert!(stderr.contains(&format!("{}: refused (409 ", url("/a"))), "{stderr}");
+    let (_, confirm) = stderr.trim().rsplit_once("purge it alone and add: --confirm ").expect("how to confirm");
+    let (exit, stdout, stderr) = run(&["purge", "url", &url("/a"), "--confirm", confirm]);
+    assert_eq!(exit.code(), Some(0), "{stdout}{stderr}");
+}
+
+/// A purge that has begun is finished and counted, whether or not somebody still waits for its answer.
+#[tokio::test]
+async fn a_client_that_leaves_takes_no_purge_with_it() {
+    // So many that some of them leave in the middle.
+    const PURGES: usize = 400;
+    let origin = catalogue().await;
+    let brim = BrimProcess::in_front_of(&origin.url(), "");
+    let admin = brim.admin_url();
+    let address = admin.strip_prefix("http://").expect("plain HTTP").parse().expect("an address");
+    for number in 0..PURGES {
+        let content = json!({ "surrogate_keys": [format!("left-{number}")], "wait": true }).to_string();
+        let head = format!("POST /v1/purges HTTP/1.1\r\nHost: brim\r\nAuthorization: Bearer {}", brim.admin_token());
+        let framing = format!("Content-Type: application/json\r\nContent-Length: {}", content.len());
+        let mut connection = RawConnection::open(address).await;
+        connection.send(format!("{head}\r\n{framing}\r\n\r\n{content}")).await;
+    }
+    eventually("the count of each purge that has begun", async || {
+        let list = brim.admin(Method::GET, "/v1/purges?limit=500", None).body;
+        let receipts = list["purges"].as_array().expect("a list");
+        let are_counted = receipts.iter().all(|receipt| receipt["reclaimed_at"].is_string());
+        (!receipts.is_empty() && are_counted).then_some(())
+    })
+    .await;
 }

@@ -16,6 +16,13 @@ pub(super) enum CliError {
     /// The node could not be asked, or refused.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The same of one thing among several that the command names; those before it are done.
+    #[error("{what}")]
+    At {
+        what: String,
+        #[source]
+        error: ClientError,
+    },
     /// Something on this machine.
     #[error("{0}")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
@@ -29,7 +36,7 @@ impl CliError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) => 2,
-            CliError::Client(error) => error.exit_code(),
+            CliError::Client(error) | CliError::At { error, .. } => error.exit_code(),
             CliError::Said | CliError::Failed(_) => 1,
         }
     }

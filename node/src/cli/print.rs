@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::client::ClientError;
 use super::error::CliError;
+use crate::admin::Problem;
 
 pub(super) fn line(text: impl AsRef<str>) {
     let _ = writeln!(io::stdout(), "{}", text.as_ref());
@@ -58,19 +59,20 @@ impl<W: Write> Stream<W> {
 pub(super) fn error(error: &CliError) {
     let text = match error {
         CliError::Said => return,
-        CliError::Client(ClientError::Refused(problem)) => {
-            let check = problem.check.as_ref().map(|check| format!(" (check: {check})")).unwrap_or_default();
-            let confirm = problem
-                .more
-                .dry_run
-                .as_ref()
-                .map(|dry_run| format!("\nto confirm, add: --confirm {}", dry_run.confirm));
-            let confirm = confirm.unwrap_or_default();
-            format!("refused ({} {}): {}{check}{confirm}", problem.status, problem.title, problem.detail)
+        CliError::Client(ClientError::Refused(problem)) => refusal(problem, "to confirm, add:"),
+        CliError::At { what, error: ClientError::Refused(problem) } => {
+            format!("{what}: {}", refusal(problem, "to confirm, purge it alone and add:"))
         }
         error => chain(error),
     };
     let _ = writeln!(io::stderr(), "brim: {text}");
+}
+
+fn refusal(problem: &Problem, to_confirm: &str) -> String {
+    let check = problem.check.as_ref().map(|check| format!(" (check: {check})")).unwrap_or_default();
+    let dry_run = problem.more.dry_run.as_ref();
+    let confirm = dry_run.map(|dry_run| format!("\n{to_confirm} --confirm {}", dry_run.confirm)).unwrap_or_default();
+    format!("refused ({} {}): {}{check}{confirm}", problem.status, problem.title, problem.detail)
 }
 
 /// An error and its causes, each said once.

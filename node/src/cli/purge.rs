@@ -33,6 +33,7 @@ fn purge(args: &PurgeArgs, requests: Vec<PurgeRequest>) -> Result<(), CliError> 
         return Err(CliError::Usage(why.to_owned()));
     }
     let client = Client::new(&args.client)?;
+    let is_one = requests.len() == 1;
     let mut rows = Vec::new();
     // One call each, in the order given: the first that is refused ends the command, and what was purged stays purged.
     let done = requests.into_iter().try_for_each(|mut request| {
@@ -42,11 +43,16 @@ fn purge(args: &PurgeArgs, requests: Vec<PurgeRequest>) -> Result<(), CliError> 
         request.wait = args.wait;
         request.confirm.clone_from(&args.confirm);
         let key = args.idempotency_key.as_deref();
+        let what = [&request.url, &request.prefix, &request.site].into_iter().flatten().next().cloned();
+        let at = |error| match what {
+            Some(what) if !is_one => CliError::At { what, error },
+            Some(_) | None => CliError::Client(error),
+        };
         if args.dry_run {
-            let answer: DryRun = client.post_once("/v1/purges", &request, key)?;
+            let answer: DryRun = client.post_once("/v1/purges", &request, key).map_err(at)?;
             if args.client.json { print::json(&answer)? } else { show_dry_run(&answer) }
         } else {
-            let answer: PurgeReceipt = client.post_once("/v1/purges", &request, key)?;
+            let answer: PurgeReceipt = client.post_once("/v1/purges", &request, key).map_err(at)?;
             if args.client.json { print::json(&answer)? } else { rows.push(row(&answer)) }
         }
         Ok(())

@@ -118,35 +118,39 @@ fn wait_for_walk(shared: &Arc<Shared>, reclaim: Reclaim) {
         waiting.reclaims.push_back(reclaim);
     }
     if !std::mem::replace(&mut waiting.is_asked_for, true) {
-        let walking = Arc::clone(shared);
-        drop(shared.walk_pool.submit(usize::MAX, move || walking.reclaim_waiting()));
+        ask_for_walk(shared);
     }
 }
 
-impl Shared {
-    fn reclaim_waiting(&self) {
-        std::thread::sleep(WALK_DELAY);
-        loop {
-            let reclaims: Vec<Reclaim> = {
-                let mut waiting = self.reclaims.waiting.lock();
-                let count = waiting.reclaims.len().min(TOGETHER_MAX);
-                waiting.is_asked_for = count > 0;
-                waiting.reclaims.drain(..count).collect()
-            };
-            if reclaims.is_empty() {
-                return;
-            }
-            let began = Instant::now();
-            let carriers = self.carriers_of_all(&reclaims);
-            if carriers.is_none() {
-                self.counters.walks.add(1);
-            }
-            self.take(reclaims, carriers.as_deref());
-            // However many purges come, walks take a third of a CPU at most: those that come meanwhile share the next one.
-            std::thread::sleep((began.elapsed() * WALK_REST).min(WALK_REST_MAX));
-        }
-    }
+/// Behind the looks that wait for the same thread.
+fn ask_for_walk(shared: &Arc<Shared>) {
+    let walking = Arc::clone(shared);
+    drop(shared.walk_pool.submit(usize::MAX, move || walk_for_waiting(&walking)));
+}
 
+fn walk_for_waiting(shared: &Arc<Shared>) {
+    std::thread::sleep(WALK_DELAY);
+    let reclaims: Vec<Reclaim> = {
+        let mut waiting = shared.reclaims.waiting.lock();
+        let count = waiting.reclaims.len().min(TOGETHER_MAX);
+        waiting.is_asked_for = count > 0;
+        waiting.reclaims.drain(..count).collect()
+    };
+    if reclaims.is_empty() {
+        return;
+    }
+    let began = Instant::now();
+    let carriers = shared.carriers_of_all(&reclaims);
+    if carriers.is_none() {
+        shared.counters.walks.add(1);
+    }
+    shared.take(reclaims, carriers.as_deref());
+    // However many purges come, walks take a third of a CPU at most: those that come meanwhile share the next one.
+    std::thread::sleep((began.elapsed() * WALK_REST).min(WALK_REST_MAX));
+    ask_for_walk(shared);
+}
+
+impl Shared {
     /// `None`: those of at least one are not known.
     fn carriers_of_all(&self, reclaims: &[Reclaim]) -> Option<Vec<KeyHash>> {
         let each: Option<Vec<_>> = reclaims.iter().map(|reclaim| self.catalog.carriers(&reclaim.target)).collect();

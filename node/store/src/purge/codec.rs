@@ -237,3 +237,95 @@ pub(crate) fn checkpoint(store: StoreId, table: &Table, receipts: &Receipts) -> 
     }
     Some(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use brim_semantics::KeyHash;
+
+    use super::*;
+
+    /// One record of each kind, and one selector of each kind in them.
+    fn one_of_each() -> Vec<LogRecord> {
+        let at = SystemTime::UNIX_EPOCH + Duration::new(1_790_000_000, 5);
+        let position = Position(300);
+        let authority: Box<str> = "a.example".into();
+        let fields = vec![("accept".into(), b"*/*".to_vec().into())];
+        let predicate = Predicate {
+            site: Some("shop".into()),
+            host: Some("*.example".into()),
+            path: Some("/a*".into()),
+            statuses: vec![(404, 410)],
+            stored_before: Some(at),
+            stored_after: None,
+            content_type: Some("text/*".into()),
+            plugin: Some([7; 32]),
+        };
+        let selectors = vec![
+            Selector::Everything,
+            Selector::Site("shop".into()),
+            Selector::Prefix { authority: authority.clone(), path_prefix: "/a".into() },
+            Selector::Url { authority: authority.clone(), path: "/a".into(), query: Some("q".into()) },
+            Selector::SurrogateKeys { site: Some("shop".into()), keys: vec!["red".into()] },
+            Selector::Groups { authority: authority.clone(), groups: vec!["g".into()] },
+            Selector::Variant {
+                authority,
+                path: "/v".into(),
+                query: None,
+                keys: vec![KeyHash([1; 16])],
+                fields: fields.clone(),
+            },
+            Selector::Match(predicate.clone()),
+        ];
+        let (hard, soft) = (1, 200);
+        let variant = VariantOf { url: 2, keys: vec![3], fields };
+        vec![
+            LogRecord::Purge { position, selector: Selector::Everything, mode: PurgeMode::Hard, at },
+            LogRecord::Matched { position, matched: 2 },
+            LogRecord::Latest(position),
+            LogRecord::Everything { hard, soft },
+            LogRecord::Named(vec![(4, hard, soft)]),
+            LogRecord::Prefix { authority: 5, path_prefix: "/a".into(), hard, soft },
+            LogRecord::Buckets(vec![(6, hard, soft)]),
+            LogRecord::Ordered {
+                position,
+                selectors,
+                mode: PurgeMode::Soft,
+                at,
+                durable_at: at,
+                by: "admin".into(),
+                idempotency_key: Some("k".into()),
+                fingerprint: Some([8; 32]),
+            },
+            LogRecord::Counted { position, matched: 2, bytes: 3, at, durable_at: at },
+            LogRecord::Variant { variant, hard, soft },
+            LogRecord::Match { predicate, hard, soft },
+        ]
+    }
+
+    const WRITTEN: &str = concat!(
+        "314d524693010000bb52d0f28b26a8c40b00ac02000080f7c4d5060501ac020202ac020301c80104010401c8010505022f6101c8010601",
+        "0601c80107ac020800010473686f700209612e6578616d706c65022f610309612e6578616d706c65022f6101017104010473686f700103",
+        "7265640509612e6578616d706c650101670609612e6578616d706c65022f76000101010101010101010101010101010101010661636365",
+        "7074032a2f2a07010473686f7001092a2e6578616d706c6501032f612a0194039a030180f7c4d50605000106746578742f2a0107070707",
+        "070707070707070707070707070707070707070707070707070707070180f7c4d5060580f7c4d506050561646d696e01016b0108080808",
+        "0808080808080808080808080808080808080808080808080808080808ac02020380f7c4d5060580f7c4d5060509020103010661636365",
+        "7074032a2f2a01c8010a010473686f7001092a2e6578616d706c6501032f612a0194039a030180f7c4d50605000106746578742f2a0107",
+        "0707070707070707070707070707070707070707070707070707070707070701c801",
+    );
+
+    /// What a version wrote the next one reads: kinds are added at the end, and none changes.
+    #[test]
+    fn records_are_written_as_they_always_were() {
+        let mut frame = Vec::new();
+        encode_frame(&one_of_each(), &mut frame).unwrap();
+        let written: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(written, WRITTEN);
+        let mut log = file_header(StoreId([9; 16]));
+        log.extend_from_slice(&frame);
+        let mut read = Vec::new();
+        assert_eq!(replay(&log, StoreId([9; 16]), |record| read.push(record)), Tail::Whole);
+        assert_eq!(read, one_of_each());
+    }
+}

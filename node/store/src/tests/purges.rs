@@ -356,6 +356,25 @@ async fn walks_that_wait_have_a_bound() {
     }
 }
 
+/// A dry run waits for one walk at most, however many purges wait for theirs.
+#[tokio::test]
+async fn a_look_goes_before_walks_that_came_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    put_path(&store, "/a", 1, 100).await;
+    let release = hold_walks(&store).await;
+    let everything = || crate::purge::Target::of(&[Selector::Everything]);
+    let counts: Vec<_> =
+        (0..200).map(|_| crate::reclaim::reclaim(store.shared(), everything(), Position(1), PurgeMode::Soft)).collect();
+    let shared = std::sync::Arc::clone(store.shared());
+    let waiting = store.shared().walk_pool.submit(usize::MAX, move || shared.reclaims.waiting());
+    drop(release);
+    assert_eq!(waiting.await, Ok(200 - 64));
+    for count in counts {
+        assert_eq!(count.await, Ok(()));
+    }
+}
+
 /// A variant is meant by every request that it answers: also one that prefers its language to others (RFC 9110 §12.5.4).
 #[tokio::test]
 async fn a_purge_of_a_variant_names_what_such_a_request_would_get() {
