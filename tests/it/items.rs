@@ -63,7 +63,9 @@ impl Catalogue {
         let sent: Value = serde_json::from_slice(content).unwrap_or_default();
         let item = || (sent["price"].as_u64().unwrap_or(0), sent["colour"].as_str().unwrap_or("none").to_owned());
         let cached = |value: &Value| {
-            ok(value.to_string()).cache_control("max-age=600").header("content-type", "application/json")
+            let reply = ok(value.to_string()).cache_control("max-age=600").header("content-type", "application/json");
+            // A form of the same page, not another selection.
+            reply.vary("Accept-Language")
         };
         match (method.as_str(), id) {
             ("GET", None) => cached(&self.page(query)),

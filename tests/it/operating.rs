@@ -240,3 +240,21 @@ async fn readiness_and_surrogate_keys() {
         assert_eq!(shown.get("/a").await.header("surrogate-key"), Some("k"));
     }
 }
+
+/// The demo's fourth step: what it says of its pages of products is so.
+#[tokio::test]
+async fn the_demo_purges_the_pages_that_show_what_was_written() {
+    let demo = BrimProcess::demo();
+    let pages = async || {
+        let mut hits = Vec::new();
+        for page in ["/products?page=1", "/products?page=2", "/products/17"] {
+            hits.push(demo.http1().get(page).await.assert_status(200).cache_status().hit);
+        }
+        hits
+    };
+    assert_eq!(pages().await, [false; 3]);
+    assert_eq!(pages().await, [true; 3]);
+    let write = demo.http1().ask(Method::PATCH, "/products/17").header("content-type", "application/json");
+    write.content(r#"{"price_cents": 900}"#).send().await.assert_status(200);
+    assert_eq!(pages().await, [false, true, false]);
+}

@@ -32,7 +32,7 @@ const CONFIG_FILE: &str = "brim.toml";
 const TOKEN_FILE: &str = "admin.token";
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A running `brim serve`.
+/// A running `brim serve`, or `brim demo`.
 #[derive(Debug)]
 pub struct BrimProcess {
     dir: TempDir,
@@ -93,7 +93,25 @@ impl BrimProcess {
     /// When the process ends.
     pub fn try_start(binary: &Path, config: &str) -> Result<Self, (ExitStatus, String)> {
         let dir = TempDir::with_prefix("brim-test-").expect("the folder for temporary files is writable");
-        let (child, output) = spawn(binary, dir.path(), config);
+        let spawned = spawn(binary, dir.path(), config);
+        Self::begun(binary, dir, spawned)
+    }
+
+    /// The demo, with every listener on port 0 and without plugins.
+    #[must_use]
+    pub fn demo() -> Self {
+        let dir = TempDir::with_prefix("brim-test-").expect("the folder for temporary files is writable");
+        let mut arguments = vec!["demo", "--plugins", "none", "--data-dir", DATA_DIR];
+        for listener in ["--http", "--https", "--admin", "--origin"] {
+            arguments.extend([listener, "127.0.0.1:0"]);
+        }
+        let binary = find_binary();
+        let spawned = spawn_with(&binary, dir.path(), &arguments);
+        Self::begun(&binary, dir, spawned)
+            .unwrap_or_else(|(status, output)| panic!("brim ended with {status} before it listened:\n{output}"))
+    }
+
+    fn begun(binary: &Path, dir: TempDir, (child, output): (Child, Arc<Output>)) -> Result<Self, (ExitStatus, String)> {
         let data_dir = dir.path().join(DATA_DIR);
         let (binary, listening) = (binary.to_owned(), Listening::default());
         let mut process = Self { dir, data_dir, binary, child, output, listening };
@@ -372,8 +390,12 @@ fn write_config(dir: &Path, config: &str) {
 
 fn spawn(binary: &Path, dir: &Path, config: &str) -> (Child, Arc<Output>) {
     write_config(dir, config);
+    spawn_with(binary, dir, &["serve", "-c", CONFIG_FILE])
+}
+
+fn spawn_with(binary: &Path, dir: &Path, arguments: &[&str]) -> (Child, Arc<Output>) {
     let mut child = Command::new(binary)
-        .args(["serve", "-c", CONFIG_FILE])
+        .args(arguments)
         .current_dir(dir)
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())

@@ -11,8 +11,9 @@
 //! | `product:all` | everything below the route | whose effect cannot be told |
 //!
 //! Always true:
-//! - A write that changes an item purges each stored response that may show it, or may now have to. One thing is taken for granted, unless
-//!   `order` is `mutable`: a change neither moves an item within the list that nothing filters or orders, nor into or out of it.
+//! - A write that changes an item purges each stored response that may show it, or may now have to. Taken for granted is that language and
+//!   format do not choose the items of a page; and, unless `order` is `mutable`, that a change neither moves an item within the list that nothing
+//!   filters or orders, nor into or out of it.
 //! - What is not understood is purged too often, never too seldom.
 //!
 //! Not here: reading the content (`tags`), purging (`invalidate`).

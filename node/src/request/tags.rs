@@ -15,8 +15,8 @@ use brim_host::{KeyRequest, PluginFault, json};
 use brim_semantics::{Nominated, SurrogateKeys};
 use brim_store::StoredResponse;
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_ENCODING};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use tokio::sync::Semaphore;
 
 use super::entry::{Declined, Entry};
@@ -243,6 +243,9 @@ fn wants_content(active: &ActivePlugin) -> bool {
     active.plugin.invalidation_inputs().is_some_and(|inputs| !inputs.response_values.is_empty())
 }
 
+/// Fields by which a client says in which form it would like an answer (RFC 9110 §12.5).
+const FORM_FIELDS: [HeaderName; 3] = [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE];
+
 impl Awaited {
     fn new(entry: &Entry, status: StatusCode, headers: &HeaderMap, plugin: Option<Arc<ActivePlugin>>) -> Self {
         let max = usize::try_from(entry.route.config.tagging.content_max).unwrap_or(usize::MAX);
@@ -252,10 +255,10 @@ impl Awaited {
         Self { collected, status, headers: headers.clone(), plugin, budget: entry.cache.tag_budget.clone(), taken: 0 }
     }
 
-    /// Whether something besides its URL may have chosen what the response shows.
+    /// Whether something besides its URL may have chosen what the response shows, and not only in which form.
     fn is_chosen(&self, entry: &Entry) -> bool {
         let nominates = Nominated::of(&self.headers, &HeaderMap::new());
-        let is_nominated = nominates.map_or(true, |names| names.names().any(|name| name != ACCEPT_ENCODING));
+        let is_nominated = nominates.map_or(true, |names| names.names().any(|name| !FORM_FIELDS.contains(name)));
         entry.method != Method::GET || entry.plugin.is_some() || is_nominated
     }
 

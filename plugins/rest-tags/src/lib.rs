@@ -8,8 +8,8 @@
 //! | `product:unknown` | what is neither an item nor a page whose items all have ids | to any item |
 //! | `product:all` | everything | whose effect cannot be told |
 //!
-//! What is not understood is purged too often, never too seldom. Two things are taken for granted: what stands behind the collection in the path of an
-//! item is its id, unless a content says otherwise, and a change of an item neither moves it within a page that nothing filters or orders, nor into or
+//! What is not understood is purged too often, never too seldom. Three things are taken for granted: what stands behind the collection in the path of an
+//! item is its id, unless a content says otherwise; language and format say how a page shows its items, not which; and a change of an item neither moves it within a page that nothing filters or orders, nor into or
 //! out of it.
 //!
 //! Configuration, all of it optional:
@@ -27,6 +27,8 @@ use brim_sdk::{
     Value, config, key_text,
 };
 
+/// Fields by which a client says in which form it would like an answer.
+const FORM_FIELDS: [&[u8]; 3] = [b"accept", b"accept-encoding", b"accept-language"];
 /// Keys besides those of the items: `all`, `lists`, `lists:selected`, `unknown`.
 const OTHER_KEYS_MAX: usize = 4;
 
@@ -189,8 +191,9 @@ impl Collection {
 
     /// Whether a parameter, a field or the content of a QUERY may filter or order the list.
     fn is_selected(&self, request: &Request, response: &Response) -> bool {
-        let is_nominated = response.header_lines("vary").any(|line| !line.eq_ignore_ascii_case(b"accept-encoding"));
-        if is_nominated || request.method() != "GET" {
+        let mut nominated = response.header_lines("vary").flat_map(|line| line.split(|byte| *byte == b','));
+        let is_form = |name: &[u8]| FORM_FIELDS.iter().any(|form| name.trim_ascii().eq_ignore_ascii_case(form));
+        if nominated.any(|name| !is_form(name)) || request.method() != "GET" {
             return true;
         }
         let query = request.query();
@@ -311,8 +314,12 @@ mod tests {
     fn a_list_that_a_field_or_a_content_has_chosen_is_a_selection() {
         let page = MockResponse::json(200, r#"{"items": [{"id": 1}]}"#);
         let selected = ["p:1", "p:all", "p:lists", "p:lists:selected"];
-        assert_eq!(keys_of("/p", &page.clone().header("vary", "Accept-Encoding")), ["p:1", "p:all", "p:lists"]);
-        assert_eq!(keys_of("/p", &page.clone().header("vary", "X-Filter")), selected);
+        for form in ["Accept-Encoding", "accept, Accept-Language,accept-encoding"] {
+            assert_eq!(keys_of("/p", &page.clone().header("vary", form)), ["p:1", "p:all", "p:lists"]);
+        }
+        for other in ["X-Filter", "*", "accept-language, x-filter"] {
+            assert_eq!(keys_of("/p", &page.clone().header("vary", other)), selected);
+        }
         let mut keys = tags::<RestTags>(&MockRequest::of("QUERY", "/p"), &page).expect("keys").keys().to_vec();
         keys.sort();
         assert_eq!(keys, selected);
