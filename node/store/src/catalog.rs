@@ -17,7 +17,7 @@ use brim_semantics::KeyHash;
 use parking_lot::{Mutex, RwLock};
 
 use crate::carriers::Carriers;
-use crate::purge::{Names, Position, Target};
+use crate::purge::{Names, Position};
 use crate::segment::record_bytes;
 
 /// Key hashes are uniform already: their first bytes are the hash.
@@ -164,6 +164,16 @@ impl Catalog {
         self.sub_written(card);
     }
 
+    /// A name that stays is not taken away in between: a purge would look past it.
+    fn replaced(&self, key: KeyHash, old: &Card, new: &Card) {
+        if !old.names.carried().eq(new.names.carried()) {
+            new.names.carried().for_each(|name| self.carriers.add(name, key));
+            old.names.carried().for_each(|name| self.carriers.remove(name, key));
+        }
+        self.add_written(new);
+        self.sub_written(old);
+    }
+
     fn add_written(&self, card: &Card) {
         let bytes = record_bytes(card.length);
         if let Some(segment) = card.needed_segment() {
@@ -204,12 +214,12 @@ impl Catalog {
     pub(crate) fn put(&self, key: KeyHash, card: Card) -> Option<Which> {
         let mut shard = self.shard(key).write();
         let cards = shard.entry(key).or_insert_with(|| Vec::with_capacity(1));
-        self.added(key, &card);
         if let Some(known) = cards.iter_mut().find(|known| known.variant == card.variant) {
-            self.removed(key, known);
+            self.replaced(key, known, &card);
             *known = card;
             return None;
         }
+        self.added(key, &card);
         cards.push(card);
         if cards.len() <= self.variants_max {
             return None;
@@ -418,9 +428,8 @@ impl Catalog {
         }
     }
 
-    /// The keys of what a purge aims at, and of some others perhaps. `None`: too many, or none of them can be told by name.
-    pub(crate) fn carriers(&self, target: &Target) -> Option<Vec<KeyHash>> {
-        self.carriers.of(target.names.as_deref()?)
+    pub(crate) fn carriers(&self) -> &Carriers {
+        &self.carriers
     }
 
     /// Every card of these keys; of `None`, every card.
@@ -436,7 +445,8 @@ impl Catalog {
     /// Every card is found by every name that it carries; what nobody carries has left nothing.
     #[cfg(test)]
     pub(crate) fn check_carriers(&self) {
-        let is_known = |name, key: &KeyHash| self.carriers.of(&[name]).is_none_or(|carriers| carriers.contains(key));
+        let is_known =
+            |name, key: &KeyHash| self.carriers.of(&[name], usize::MAX).is_none_or(|carriers| carriers.contains(key));
         self.each(|key, card| assert!(card.names.carried().all(|name| is_known(name, &key)), "{card:?}"));
         assert!(self.count() > 0 || self.carriers.is_empty());
     }

@@ -22,6 +22,8 @@ pub const WRITE_QUEUE_COUNT_MAX: usize = 65_536;
 const INDEX_RESERVE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Threads that read bodies and index entries.
 pub const READ_THREADS: usize = 4;
+/// One for the walk that counts purges, the other for dry runs and refreshes.
+pub(crate) const WALK_THREADS: usize = 2;
 /// Index reads that wait for a thread. Beyond it a load is a miss, counted.
 pub const READ_QUEUE_MAX: usize = 1024;
 /// How long a request waits for its index entry. Beyond it the load is a miss, counted.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use brim_semantics::{CacheKey, KeyHash, PurgeState};
 
+use crate::carriers::GATHERED_MAX;
 use crate::catalog::{Card, Which};
 use crate::config::READ_QUEUE_MAX;
 use crate::index::index_key;
@@ -15,7 +16,7 @@ use crate::record;
 use crate::response::{Scope, StoredResponse, Variants};
 use crate::shared::Shared;
 
-/// Looks and walks that wait for their turn.
+/// Looks that wait for their turn.
 pub(crate) const WAITING_MAX: usize = 64;
 /// Examples in a dry run.
 const EXAMPLES_MAX: usize = 10;
@@ -44,7 +45,8 @@ pub struct Popular {
 }
 
 fn each_live(shared: &Shared, target: &Target, mut look: impl FnMut(KeyHash, &Card)) {
-    shared.catalog.each_of(shared.catalog.carriers(target).as_deref(), |key, card| {
+    let carriers = target.names.as_deref().and_then(|names| shared.catalog.carriers().of(names, GATHERED_MAX));
+    shared.catalog.each_of(carriers.as_deref(), |key, card| {
         let is_live = || shared.clock().state_now(&card.names, card.fetched_at) != PurgeState::Hard;
         if target.matches(&card.names) && is_live() {
             look(key, card);

@@ -14,6 +14,7 @@ use brim_semantics::{KeyHash, PurgeState};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use crate::carriers::GATHERED_MAX;
 use crate::catalog::Which;
 use crate::disk::Op;
 use crate::purge::{Position, PurgeMode, Selector, Target};
@@ -31,7 +32,7 @@ const WALK_REST_MAX: Duration = Duration::from_secs(2);
 /// With so many purges in a walk the clock is asked of each response first: it knows all purges at once.
 const MANY: usize = 4;
 
-/// Carriers that are looked at by whoever has made the purge: some 0.1 ms if all of them go.
+/// Responses that are looked at by whoever has made the purge: some 0.1 ms if all of them go.
 const AT_ONCE_MAX: usize = 32;
 
 /// A purge whose hits are to be counted.
@@ -95,11 +96,11 @@ pub(crate) fn reclaim(
     mode: PurgeMode,
 ) -> oneshot::Receiver<()> {
     let (counted, count) = oneshot::channel();
-    let carriers = shared.catalog.carriers(&target);
+    let carriers = target.names.as_deref().and_then(|names| shared.catalog.carriers().of(names, AT_ONCE_MAX));
     let reclaim = Reclaim { target, position, mode, counted };
     match carriers {
-        Some(keys) if keys.len() <= AT_ONCE_MAX => shared.take(vec![reclaim], Some(&keys)),
-        Some(_) | None => wait_for_walk(shared, reclaim),
+        Some(keys) => shared.take(vec![reclaim], Some(&keys)),
+        None => wait_for_walk(shared, reclaim),
     }
     count
 }
@@ -107,7 +108,7 @@ pub(crate) fn reclaim(
 /// The same for what a write has purged, where its carriers are known: a write is not worth a walk of its own.
 pub(crate) fn reclaim_written(shared: &Arc<Shared>, selectors: &[Selector], position: Position) {
     let target = Target::of(selectors);
-    if shared.catalog.carriers(&target).is_some() {
+    if target.names.as_deref().is_some_and(|names| shared.catalog.carriers().are_known(names, GATHERED_MAX)) {
         drop(reclaim(shared, target, position, PurgeMode::Hard));
     }
 }
@@ -122,7 +123,7 @@ fn wait_for_walk(shared: &Arc<Shared>, reclaim: Reclaim) {
     }
 }
 
-/// Behind the looks that wait for the same thread.
+/// Behind the looks that wait. One thread walks, and rests, at a time; another is left for the looks.
 fn ask_for_walk(shared: &Arc<Shared>) {
     let walking = Arc::clone(shared);
     drop(shared.walk_pool.submit(usize::MAX, move || walk_for_waiting(&walking)));
@@ -151,13 +152,10 @@ fn walk_for_waiting(shared: &Arc<Shared>) {
 }
 
 impl Shared {
-    /// `None`: those of at least one are not known.
+    /// `None`: there are too many, or those of at least one are not known.
     fn carriers_of_all(&self, reclaims: &[Reclaim]) -> Option<Vec<KeyHash>> {
-        let each: Option<Vec<_>> = reclaims.iter().map(|reclaim| self.catalog.carriers(&reclaim.target)).collect();
-        let mut keys = each?.concat();
-        keys.sort_unstable();
-        keys.dedup();
-        Some(keys)
+        let names: Option<Vec<_>> = reclaims.iter().map(|reclaim| reclaim.target.names.as_deref()).collect();
+        self.catalog.carriers().of(&names?.concat(), GATHERED_MAX)
     }
 
     /// Looks at what is stored under some keys, or at all, and takes away what a hard one of the purges hit.

@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::blocking::Pool;
-use crate::config::{LOAD_DEADLINE, OPEN_WAIT, PURGE_DEADLINE, READ_QUEUE_MAX, READ_THREADS, StoreConfig};
+use crate::config::{
+    LOAD_DEADLINE, OPEN_WAIT, PURGE_DEADLINE, READ_QUEUE_MAX, READ_THREADS, StoreConfig, WALK_THREADS,
+};
 use crate::dir::{self, Format, OpenError, StoreId};
 use crate::disk::{self, Beginning, Op};
 use crate::fill::Fill;
@@ -114,7 +116,7 @@ fn open_blocking(config: StoreConfig) -> Result<Store, OpenError> {
     let committer = committer.map_err(OpenError::Thread)?;
     let read_pool = Pool::start("brim-read", READ_THREADS).map_err(OpenError::Thread)?;
     let write_pool = Pool::start("brim-write", WRITE_THREADS).map_err(OpenError::Thread)?;
-    let walk_pool = Pool::start("brim-walk", 1).map_err(OpenError::Thread)?;
+    let walk_pool = Pool::start("brim-walk", WALK_THREADS).map_err(OpenError::Thread)?;
     let pools = Pools { read: read_pool, write: write_pool, walk: walk_pool };
     let shared = Arc::new(Shared::new(config, committer, pools));
     let supervisor = std::thread::Builder::new()

@@ -231,8 +231,8 @@ async fn purges_that_nothing_can_be_named_by_are_forgotten() {
     assert_eq!(open(dir.path()).await.position().0, 20);
 }
 
-/// Holds the walk back until the sender is dropped.
-async fn hold_walks(store: &Store) -> std::sync::mpsc::SyncSender<()> {
+/// Keeps one of the threads that walk and look busy until the sender is dropped.
+async fn hold_one_walk(store: &Store) -> std::sync::mpsc::SyncSender<()> {
     let (release, held) = std::sync::mpsc::sync_channel::<()>(0);
     let (begun, begins) = tokio::sync::oneshot::channel();
     drop(store.shared().walk_pool.submit(usize::MAX, move || {
@@ -241,6 +241,15 @@ async fn hold_walks(store: &Store) -> std::sync::mpsc::SyncSender<()> {
     }));
     begins.await.unwrap();
     release
+}
+
+/// Holds walks and looks back until the senders are dropped.
+async fn hold_walks(store: &Store) -> Vec<std::sync::mpsc::SyncSender<()>> {
+    let mut held = Vec::new();
+    for _ in 0..crate::config::WALK_THREADS {
+        held.push(hold_one_walk(store).await);
+    }
+    held
 }
 
 /// However many purges wait, one walk over all stored responses counts what each of them hit.
@@ -356,7 +365,18 @@ async fn walks_that_wait_have_a_bound() {
     }
 }
 
-/// A dry run waits for one walk at most, however many purges wait for theirs.
+/// A dry run does not wait for the walk that is under way, nor for its rest.
+#[tokio::test]
+async fn a_look_waits_for_no_walk() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    put_path(&store, "/a", 1, 100).await;
+    let walk = hold_one_walk(&store).await;
+    assert_eq!(store.count_matching(&[Selector::Everything]).await.unwrap().count, 1);
+    drop(walk);
+}
+
+/// Where others look, too, a dry run waits for one walk at most, however many purges wait for theirs.
 #[tokio::test]
 async fn a_look_goes_before_walks_that_came_after_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -369,7 +389,7 @@ async fn a_look_goes_before_walks_that_came_after_it() {
     let shared = std::sync::Arc::clone(store.shared());
     let waiting = store.shared().walk_pool.submit(usize::MAX, move || shared.reclaims.waiting());
     drop(release);
-    assert_eq!(waiting.await, Ok(200 - 64));
+    assert!(waiting.await.unwrap() >= 200 - 64);
     for count in counts {
         assert_eq!(count.await, Ok(()));
     }
