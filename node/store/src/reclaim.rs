@@ -4,10 +4,12 @@
 //! - What few stored responses carry, or none, is looked at alone, at once. Else a walk over the whole catalog serves the purges that wait
 //!   for one when it begins, at most [`TOGETHER_MAX`].
 //! - At most [`WAITING_MAX`] wait. What a further one hit is not counted, and neither is what a write has purged unless its carriers are
-//!   known: that space is given back by the next sweep, once a minute, or by eviction.
+//!   known: that space is given back by a sweep a minute later, or by eviction.
+//! - A sweep takes nothing that a purge which is still to be counted has hit.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use brim_semantics::{KeyHash, PurgeState};
@@ -62,11 +64,17 @@ impl Hit {
 pub(crate) struct Reclaims {
     waiting: Mutex<Waiting>,
     counted: Notify,
+    /// The newest position when the last sweep was due.
+    noted: AtomicU64,
+    /// What was purged up to this position was given back by a sweep.
+    swept: AtomicU64,
 }
 
 #[derive(Default)]
 struct Waiting {
     reclaims: VecDeque<Reclaim>,
+    /// The oldest of those that are walked for.
+    walked_for: Option<Position>,
     /// Somebody walks, or will, until none waits.
     is_asked_for: bool,
 }
@@ -80,6 +88,12 @@ impl Reclaims {
     /// Told whenever a walk has ended.
     pub(crate) fn counted(&self) -> &Notify {
         &self.counted
+    }
+
+    /// The oldest purge that is still to be counted.
+    fn oldest(&self) -> Option<Position> {
+        let waiting = self.waiting.lock();
+        waiting.reclaims.iter().map(|reclaim| reclaim.position).chain(waiting.walked_for).min()
     }
 
     #[cfg(test)]
@@ -135,7 +149,9 @@ fn walk_for_waiting(shared: &Arc<Shared>) {
         let mut waiting = shared.reclaims.waiting.lock();
         let count = waiting.reclaims.len().min(TOGETHER_MAX);
         waiting.is_asked_for = count > 0;
-        waiting.reclaims.drain(..count).collect()
+        let reclaims: Vec<Reclaim> = waiting.reclaims.drain(..count).collect();
+        waiting.walked_for = reclaims.iter().map(|reclaim| reclaim.position).min();
+        reclaims
     };
     if reclaims.is_empty() {
         return;
@@ -146,6 +162,7 @@ fn walk_for_waiting(shared: &Arc<Shared>) {
         shared.counters.walks.add(1);
     }
     shared.take(reclaims, carriers.as_deref());
+    shared.reclaims.waiting.lock().walked_for = None;
     // However many purges come, walks take a third of a CPU at most: those that come meanwhile share the next one.
     std::thread::sleep((began.elapsed() * WALK_REST).min(WALK_REST_MAX));
     ask_for_walk(shared);
@@ -191,11 +208,21 @@ impl Shared {
         self.reclaims.counted.notify_waiters();
     }
 
-    /// Gives back everything that a hard purge names: what writes have purged is not walked for one by one.
-    pub(crate) fn sweep(&self) {
+    /// Called once a minute: gives back what was purged before the last call. What writes have purged is not walked for one by one.
+    pub(crate) fn sweep_again(&self, latest: Position) {
+        let reclaims = &self.reclaims;
+        let noted = reclaims.noted.swap(latest.0, Ordering::Relaxed);
+        let newest = reclaims.oldest().map_or(noted, |oldest| noted.min(oldest.0.saturating_sub(1)));
+        if reclaims.swept.fetch_max(newest, Ordering::Relaxed) < newest {
+            self.sweep(Position(newest));
+        }
+    }
+
+    /// What a later purge has hit, too, is left to that one.
+    fn sweep(&self, newest: Position) {
         let mut gone = Vec::new();
         self.catalog.each(|key, card| {
-            if self.clock().state_now(&card.names, card.fetched_at) == PurgeState::Hard {
+            if self.clock().with_table(|table| table.is_gone_since(&card.names, card.fetched_at, newest)) {
                 gone.push((0, Which { key, variant: card.variant, serial: card.serial }, card.length));
             }
         });

@@ -77,8 +77,6 @@ pub(crate) struct Shared {
     pub(crate) watch: Arc<Watch>,
     pub(crate) admission: Admission,
     pub(crate) reclaims: Reclaims,
-    /// The position up to which everything that is purged was given back.
-    swept: AtomicU64,
     /// What was hit in the last minutes.
     pub(crate) recent: Recent,
     /// Something has to go before something is written: from here on admission counts.
@@ -119,7 +117,6 @@ impl Shared {
             watch: Arc::clone(&watch),
             admission: Admission::default(),
             reclaims: Reclaims::default(),
-            swept: AtomicU64::new(0),
             recent: Recent::default(),
             is_disk_full: AtomicBool::new(false),
             has_left_behind: AtomicBool::new(false),
@@ -364,9 +361,7 @@ impl Shared {
         if !is_open || !self.horizon.is_due(latest) {
             return;
         }
-        if self.swept.swap(latest.0, Ordering::Relaxed) < latest.0 {
-            self.sweep();
-        }
+        self.sweep_again(latest);
         if self.clock().marks_count() > MARKS_KEPT {
             self.trim_purges();
         }

@@ -295,6 +295,12 @@ impl Table {
         }
     }
 
+    /// Whether a hard purge has hit it, and none after this position.
+    pub(crate) fn is_gone_since(&self, names: &Names, fetched_at: Position, newest: Position) -> bool {
+        let hard = self.marks_of(names, fetched_at.0).hard;
+        hard > fetched_at.0 && hard <= newest.0
+    }
+
     pub(crate) fn marks_count(&self) -> usize {
         self.named.len() + self.prefixes_count()
     }

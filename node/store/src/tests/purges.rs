@@ -435,13 +435,36 @@ async fn what_writes_have_purged_is_given_back() {
     store.invalidate_all(vec![lists], now(), crate::BY_WRITE).await.unwrap();
     let receipt = store.receipts(None, 1).remove(0);
     assert_eq!((receipt.matched, receipt.reclaimed_at, store.stored_count()), (0, None, 3), "a write is worth no walk");
-    store.shared().sweep();
+    store.shared().sweep_again(store.position());
+    assert_eq!(store.stored_count(), 3, "whoever has just purged may still count");
+    store.shared().sweep_again(store.position());
     assert_eq!(store.stored_count(), 1);
     assert!(serve(&store, "/c").await.is_some());
     store.flush().await;
     store.close().await;
     drop(store);
     assert_eq!(open(dir.path()).await.stored_count(), 1);
+}
+
+/// However long a purge waits for its walk, what it hit is counted for it.
+#[tokio::test]
+async fn a_sweep_leaves_what_is_still_to_be_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for path in ["/list/1", "/list/2", "/other"] {
+        put_path(&store, path, 1, 100).await;
+    }
+    let lists = || Selector::Prefix { authority: "a.example".into(), path_prefix: "/list".into() };
+    let written = Selector::Prefix { authority: "a.example".into(), path_prefix: "/o".into() };
+    store.invalidate_all(vec![written, lists()], now(), crate::BY_WRITE).await.unwrap();
+    let held = hold_walks(&store).await;
+    let purge = crate::Purge::of(lists(), PurgeMode::Hard, now());
+    let waits = store.purge(purge, Duration::ZERO).await.unwrap();
+    (0..3).for_each(|_| store.shared().sweep_again(store.position()));
+    assert_eq!(store.stored_count(), 2, "what the write alone has hit is gone");
+    drop(held);
+    let counted = store.receipt_reclaimed(&waits.id, Duration::from_secs(10)).await.unwrap();
+    assert_eq!((counted.matched, store.stored_count()), (2, 0));
 }
 
 /// A purge that comes while a validation is under way, by a key that the response has no more after it.
