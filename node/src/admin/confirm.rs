@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 
 use super::model::PurgeRequest;
+use super::selectors;
 use super::token::{equal, hex, random};
 
 /// How long one is good.
@@ -48,9 +49,8 @@ impl Confirmations {
 
     /// HMAC-SHA256 (RFC 2104) of what is confirmed.
     fn mac(&self, caller: &str, request: &PurgeRequest, until_ms: u64) -> [u8; 32] {
-        let what = PurgeRequest { dry_run: false, wait: false, on_demand: false, confirm: None, ..request.clone() };
         // Its types have no key that is not text, so that it can be written.
-        let what = serde_json::to_string(&(caller, until_ms, what)).unwrap_or_default();
+        let what = serde_json::to_string(&(caller, until_ms, selectors::plain(request))).unwrap_or_default();
         let pad = |with: u8| self.0.map(|byte| byte ^ with);
         let inner = Sha256::new().chain_update(pad(0x36)).chain_update(what).finalize();
         Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()

@@ -411,10 +411,14 @@ pub(super) fn asked(request: &PurgeRequest) -> String {
     text
 }
 
+/// A purge without what says how it is to be answered: what it hits, and hard or soft.
+pub(super) fn plain(request: &PurgeRequest) -> PurgeRequest {
+    PurgeRequest { dry_run: false, wait: false, on_demand: false, confirm: None, ..request.clone() }
+}
+
 /// What identifies a purge as it was asked for, whatever the time and the rules make of it.
 pub(super) fn fingerprint(request: &PurgeRequest) -> [u8; 32] {
-    let plain = PurgeRequest { dry_run: false, wait: false, on_demand: false, confirm: None, ..request.clone() };
-    Sha256::digest(serde_json::to_string(&plain).unwrap_or_default()).into()
+    Sha256::digest(serde_json::to_string(&plain(request)).unwrap_or_default()).into()
 }
 
 /// What a purge names, in a line for the audit log.

@@ -276,15 +276,18 @@ impl OriginBody {
     /// Reads the content, of which the reader misses nothing by that. `None`: it is longer than `bytes_max`, or does not come whole.
     /// Cancel safe: what has come is kept for its reader.
     pub async fn read_ahead(&mut self, bytes_max: usize) -> Option<Bytes> {
+        let mut bytes = self.ahead.iter().map(frame_bytes).sum::<usize>();
         loop {
             let is_whole = self.failed || self.has_ended;
-            let bytes = self.ahead.iter().map(frame_bytes).sum::<usize>();
             if is_whole || bytes > bytes_max || self.ahead.len() > FRAMES_AHEAD_MAX {
                 let is_good = self.has_ended && bytes <= bytes_max;
                 return is_good.then(|| self.ahead_bytes(bytes));
             }
             match poll_fn(|cx| self.poll_incoming(cx)).await {
-                Some(frame) => self.ahead.push_back(frame),
+                Some(frame) => {
+                    bytes += frame_bytes(&frame);
+                    self.ahead.push_back(frame);
+                }
                 None => self.has_ended = !self.failed,
             }
         }
