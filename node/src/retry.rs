@@ -21,7 +21,7 @@ use brim_host::{InvalidationCall, PluginFault};
 use http::Uri;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::request::{Cache, invalidate};
 
@@ -77,10 +77,25 @@ pub struct Retries(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
-    waiting: Mutex<BTreeMap<u64, Retry>>,
+    waiting: Mutex<BTreeMap<u64, Kept>>,
+    /// For [`RETRIES_MAX`] of them, those that are being written included.
+    room: Arc<Semaphore>,
     next: AtomicU64,
     /// Something came, or a plugin has changed.
     wake: Notify,
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// Without its call.
+    retry: Retry,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Kept {
+    fn new(retry: Retry, room: Option<OwnedSemaphorePermit>) -> Self {
+        Self { retry: Retry { call: None, ..retry }, _room: room }
+    }
 }
 
 /// Why a call cannot be kept.
@@ -106,11 +121,17 @@ impl Retries {
             tracing::warn!(dir = %dir.display(), %error, "calls of invalidation rules that fail cannot be kept");
         }
         let mut waiting = BTreeMap::new();
+        let room = Arc::new(Semaphore::new(RETRIES_MAX));
         // One that cannot be read refuses the first push as well.
         let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
         let mut newest = 0;
         for entry in entries {
             let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                // Of a crash while it was written: its client got no answer.
+                let _ = fs::remove_file(&path);
+                continue;
+            }
             let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
             let Some(number) = number.filter(|_| path.extension().is_some_and(|extension| extension == "json")) else {
                 continue;
@@ -118,7 +139,7 @@ impl Retries {
             newest = newest.max(number);
             match read(&path) {
                 Ok(retry) => {
-                    waiting.insert(number, Retry { call: None, ..retry });
+                    waiting.insert(number, Kept::new(retry, room.clone().try_acquire_owned().ok()));
                 }
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "an invalidation that waits cannot be read; purge its site by hand");
@@ -128,6 +149,7 @@ impl Retries {
         Self(Arc::new(Shared {
             dir,
             waiting: Mutex::new(waiting),
+            room,
             next: AtomicU64::new(newest + 1),
             wake: Notify::new(),
         }))
@@ -139,9 +161,7 @@ impl Retries {
     /// No room, too long, or a disk that refuses.
     pub async fn push(&self, retry: Retry) -> Result<(), RetryError> {
         let shared = Arc::clone(&self.0);
-        if shared.waiting.lock().len() >= RETRIES_MAX {
-            return Err(RetryError::Full);
-        }
+        let room = shared.room.clone().try_acquire_owned().map_err(|_| RetryError::Full)?;
         let bytes = serde_json::to_vec(&retry).map_err(io::Error::from)?;
         if bytes.len() > RETRY_BYTES_MAX {
             return Err(RetryError::TooLong);
@@ -149,7 +169,7 @@ impl Retries {
         let number = shared.next.fetch_add(1, Ordering::Relaxed);
         let written = tokio::task::spawn_blocking(move || {
             write(&shared.dir, number, &bytes)?;
-            shared.waiting.lock().insert(number, Retry { call: None, ..retry });
+            shared.waiting.lock().insert(number, Kept::new(retry, Some(room)));
             shared.wake.notify_one();
             Ok(())
         });
@@ -158,7 +178,7 @@ impl Retries {
 
     /// Those that wait, with their numbers, the oldest first.
     pub fn list(&self) -> Vec<(u64, Retry)> {
-        self.0.waiting.lock().iter().map(|(number, retry)| (*number, retry.clone())).collect()
+        self.0.waiting.lock().iter().map(|(number, kept)| (*number, kept.retry.clone())).collect()
     }
 
     /// How many wait.
@@ -225,9 +245,9 @@ impl Retries {
                     }
                 }
                 Err(reason) => {
-                    if let Some(waiting) = self.0.waiting.lock().get_mut(&number) {
-                        waiting.failures = waiting.failures.saturating_add(1);
-                        waiting.reason = reason;
+                    if let Some(kept) = self.0.waiting.lock().get_mut(&number) {
+                        kept.retry.failures = kept.retry.failures.saturating_add(1);
+                        kept.retry.reason = reason;
                     }
                 }
             }
@@ -248,9 +268,75 @@ fn write(dir: &Path, number: u64, bytes: &[u8]) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let aside = dir.join(format!("{number}.tmp"));
     // It holds what clients have sent.
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&aside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&aside);
+    let written = file.and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    if let Err(error) = written {
+        let _ = fs::remove_file(&aside);
+        return Err(error);
+    }
     fs::rename(&aside, path(dir, number))?;
     File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry(reason: &str) -> Retry {
+        Retry {
+            plugin: "rule".to_owned(),
+            site: "shop".to_owned(),
+            route: "/".to_owned(),
+            target: "http://a.example/".to_owned(),
+            call: None,
+            since: SystemTime::UNIX_EPOCH,
+            failures: 1,
+            reason: reason.to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_until_one_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let retries = Retries::open(dir.path().join("retries"));
+        retries.push(retry("first")).await.unwrap();
+        let others = retries.0.room.clone().try_acquire_many_owned(u32::try_from(RETRIES_MAX).unwrap() - 1).unwrap();
+        assert!(matches!(retries.push(retry("more")).await, Err(RetryError::Full)));
+        let first = retries.list()[0].0;
+        assert!(retries.remove(first).unwrap());
+        retries.push(retry("more")).await.unwrap();
+        assert_eq!(retries.count(), 1);
+        drop(others);
+        let long = retry(&"x".repeat(RETRY_BYTES_MAX));
+        assert!(matches!(retries.push(long).await, Err(RetryError::TooLong)));
+    }
+
+    /// What a crash has left of one is none; one that cannot be read keeps its number, and is left to the operator.
+    #[tokio::test]
+    async fn what_was_kept_is_there_again_and_keeps_its_room() {
+        let dir = tempfile::tempdir().unwrap();
+        Retries::open(dir.path().to_owned()).push(retry("kept")).await.unwrap();
+        fs::write(dir.path().join("7.tmp"), "half").unwrap();
+        fs::write(path(dir.path(), 9), "{").unwrap();
+        let retries = Retries::open(dir.path().to_owned());
+        let list = retries.list();
+        assert_eq!((list.len(), &*list[0].1.reason), (1, "kept"));
+        assert_eq!(retries.0.room.available_permits(), RETRIES_MAX - 1);
+        assert!(!dir.path().join("7.tmp").exists() && path(dir.path(), 9).exists());
+        retries.push(retry("next")).await.unwrap();
+        assert_eq!(retries.list()[1].0, 10);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_refuses_keeps_nothing_and_takes_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("retries");
+        fs::write(&file, "no directory").unwrap();
+        let retries = Retries::open(file);
+        assert!(matches!(retries.push(retry("lost")).await, Err(RetryError::Disk(_))));
+        assert_eq!((retries.count(), retries.0.room.available_permits()), (0, RETRIES_MAX));
+    }
 }
