@@ -1,5 +1,7 @@
 //! Surrogate keys: where they come from, what becomes of too many, and what a write purges by them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use brim_tests::{FakeOrigin, Gate, TestNode, eventually, ok, status};
@@ -224,6 +226,34 @@ async fn a_soft_purge_refreshes_what_is_popular_first() {
     assert_eq!(fresh.cache_status().detail, None, "{}", fresh.head());
     let stale = node.get_with("/never", "accept-language", "de").await;
     assert_eq!(stale.cache_status().detail.as_deref(), Some("soft-purged"), "the rest on demand");
+}
+
+/// An origin that fails is left alone after a few tries: the rest is validated on demand, and other purges have their turn.
+#[tokio::test]
+async fn a_refresh_gives_up_on_an_origin_that_fails() {
+    let origin = FakeOrigin::start().await;
+    let paths: Vec<String> = (0..6).map(|number| format!("/{number}")).collect();
+    let down = Arc::new(AtomicBool::new(false));
+    for path in &paths {
+        let (down, reply) = (Arc::clone(&down), ok(path.clone()).cache_control("max-age=600"));
+        let is_down = move || down.load(Ordering::Relaxed);
+        origin.answer(path, move |_| if is_down() { status(503) } else { reply.clone() });
+    }
+    let node = TestNode::in_front_of(&origin).await;
+    for path in &paths {
+        node.get(path).await.assert_stored();
+        node.get(path).await.assert_hit();
+    }
+    down.store(true, Ordering::Relaxed);
+    node.purge(json!({ "site": "test", "soft": true })).await;
+    eventually("it gives up", async || {
+        let metrics = node.admin(Method::GET, "/metrics").send().await;
+        let has =
+            |outcome: &str| metrics.content().contains(&format!("brim_refreshes_total{{outcome=\"{outcome}\"}} 3"));
+        (has("failed") && has("left")).then_some(())
+    })
+    .await;
+    assert_eq!(origin.all_requests().len(), paths.len() + 3);
 }
 
 /// Keys that one client's request gave are not lost by the validation of another's: of the same response, or of the variant that a

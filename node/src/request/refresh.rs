@@ -155,6 +155,9 @@ async fn in_order(cache: &Arc<Cache>, asked_for: Vec<Popular>) -> usize {
         pace.answered(took);
         if pace.failures >= FAILURES_MAX {
             // The rest on demand: others wait.
+            next.into_iter()
+                .chain(left)
+                .for_each(|_| cache.telemetry.metrics.count_labelled(Family::Refreshes, &["left"]));
             return refreshed;
         }
     }
