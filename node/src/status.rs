@@ -180,6 +180,8 @@ fn tell_store(shared: &Shared, scrape: &mut Scrape) {
     scrape.set(Family::FillsUnderWay, &[], shared.cache.flights.len());
     scrape.set(Family::Purges, &[], stats.purges);
     scrape.set(Family::PurgePosition, &[], stats.position.0);
+    scrape.set(Family::PurgeWalks, &[], stats.purge_walks);
+    scrape.set(Family::PurgesUncounted, &[], stats.purges_uncounted);
     scrape.set(Family::PurgeMarks, &[], stats.purge_marks);
     scrape.set(Family::PurgeLogBytes, &[], stats.purge_log_bytes);
     scrape.set(Family::PurgeLogFailing, &[], u64::from(stats.purge_log_failure.is_some()));

@@ -1,6 +1,6 @@
 //! The invalidation hook in a running node: surrogate keys on storing, purges after a write, and what a rule that fails costs.
 
-use brim_tests::{FakeOrigin, TestNode, eventually, ok, plugins, status};
+use brim_tests::{FakeOrigin, Gate, TestNode, eventually, ok, plugins, status};
 use http::Method;
 use serde_json::json;
 
@@ -187,4 +187,63 @@ async fn a_purge_rule_sees_both_contents_and_takes_nothing_from_them() {
     answer.assert_status(201);
     assert_eq!((&answer.json()["id"], &answer.json()["echo"]), (&json!(7), &json!(content)));
     node.get("/items/7").await.assert_forwarded("uri-miss");
+}
+
+/// An answer that the rule cannot read in time, or not as a whole, may be about any item; the client gets all of it.
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_purges_more() {
+    let origin = catalogue().await;
+    let gate = Gate::new();
+    let answer = || ok(r#"{"id": 1"#).header("content-type", "application/json");
+    let of = [
+        answer().then("}"),
+        answer().then(" ".repeat(64 * 1024)).then("}"),
+        answer().then_repeat(" ", 5000).then("}").chunked(),
+        answer().then_wait(&gate).then("}").chunked(),
+    ];
+    origin.answer("/items/1", {
+        let answers = parking_lot::Mutex::new(of.into_iter());
+        move |request| match request.method.as_str() {
+            "GET" => ok(r#"{"id": 1}"#).cache_control("max-age=600"),
+            _ => answers.lock().next().expect("as many writes"),
+        }
+    });
+    let config = "[plugins.config.rule]\ntype = \"item\"\nlist = \"/data\"\npath = \"/items\"";
+    let route = format!("{BY_PLUGIN}\ntag_content_max = \"32KiB\"");
+    let node = TestNode::start(&TestNode::config(&origin, &route, config)).await;
+    node.activate_plugin("rule", plugins::rest_tags()).await;
+    hits(&node).await;
+    for (unread, after) in [[false, true, false, true], [false; 4], [false; 4], [false; 4]].into_iter().enumerate() {
+        assert_eq!(hits(&node).await, [true; 4]);
+        let written = tokio::spawn(node.ask(Method::PUT, "/items/1").content("{}").send());
+        if unread == 3 {
+            eventually("it is given up", async || {
+                let metrics = node.admin(Method::GET, "/metrics").send().await;
+                metrics.content().contains("brim_contents_unread_total{site=\"test\"} 3").then_some(())
+            })
+            .await;
+            gate.open();
+        }
+        assert_eq!(written.await.expect("answered").json(), json!({ "id": 1 }));
+        assert_eq!(hits(&node).await, after, "{unread}");
+    }
+}
+
+/// What cannot be kept for another try purges all that it could have named.
+#[tokio::test]
+async fn a_failed_call_that_cannot_be_kept_purges_the_site() {
+    let origin = FakeOrigin::start().await;
+    origin.serve("/kept", ok("v").cache_control("max-age=600"));
+    origin.answer("/reject", |_| ok("written"));
+    let route = "[[sites.routes]]\npath = \"/kept\"\norigin = \"test\"";
+    let mut node = TestNode::start(&TestNode::config(&origin, BY_PLUGIN, route)).await;
+    node.activate_plugin("rule", plugins::hostile()).await;
+    node.stop().await;
+    let queue = node.data_dir().join("retries");
+    std::fs::remove_dir(&queue).expect("empty");
+    std::fs::write(&queue, "no directory").expect("written");
+    node.restart().await;
+    node.get("/kept").await.assert_stored();
+    node.ask(Method::DELETE, "/reject").send().await.assert_content("written");
+    node.get("/kept").await.assert_forwarded("uri-miss");
 }

@@ -224,7 +224,11 @@ async fn answer_of(route: &Route, response: &mut Response<OriginBody>) -> Option
     let content_max = usize::try_from(route.config.tagging.content_max).unwrap_or(usize::MAX);
     let reading = response.body_mut().read_ahead(content_max);
     // What has come by then is not lost by giving up.
-    tokio::time::timeout(READ_AHEAD_MAX, reading).await.ok().flatten()
+    let content = tokio::time::timeout(READ_AHEAD_MAX, reading).await.ok().flatten();
+    if content.is_none() {
+        route.metrics.note_content_unread();
+    }
+    content
 }
 
 fn is_encoded(headers: &HeaderMap) -> bool {

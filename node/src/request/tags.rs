@@ -284,7 +284,10 @@ impl Awaited {
         let content = match &mut self.collected {
             // It counts until this call ends.
             Collected::So(content, _) => Some(std::mem::take(content).freeze()),
-            Collected::TooLong => None,
+            Collected::TooLong => {
+                entry.route.metrics.note_content_unread();
+                None
+            }
         };
         let tagging = &entry.route.config.tagging;
         let mut keys = SurrogateKeys::default();
@@ -342,5 +345,49 @@ pub(super) async fn apart<R: Send + 'static>(
             tokio::task::spawn_blocking(move || read(Some(&content))).await.ok()
         }
         content => Some(read(content.map(|content| &content[..]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn awaited(budget: &Arc<TagBudget>, max: usize) -> Awaited {
+        let collected = Collected::So(BytesMut::new(), max);
+        Awaited {
+            collected,
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            plugin: None,
+            budget: budget.clone(),
+            taken: 0,
+        }
+    }
+
+    fn is_held(awaited: &Awaited) -> bool {
+        matches!(awaited.collected, Collected::So(..))
+    }
+
+    /// What does not fit is taken for too long, and what was held of it is free for others.
+    #[test]
+    fn contents_are_held_within_a_budget() {
+        let budget = Arc::<TagBudget>::default();
+        let data = Bytes::from_static(b"0123456789");
+        let (mut first, mut second, mut long) = (awaited(&budget, 100), awaited(&budget, 100), awaited(&budget, 19));
+        assert!(budget.take(TAG_BYTES_MAX - 30));
+        for content in [&mut first, &mut second, &mut long] {
+            content.push(&data);
+            assert!(is_held(content));
+        }
+        second.push(&data);
+        assert!(!is_held(&second) && is_held(&first), "all is taken");
+        first.push(&data);
+        assert!(is_held(&first), "by what the other has given back");
+        long.push(&data);
+        assert!(!is_held(&long), "longer than its route takes");
+        let left = |budget: &TagBudget| TAG_BYTES_MAX - budget.0.load(Ordering::Relaxed);
+        assert_eq!(left(&budget), 10);
+        drop((first, second, long));
+        assert_eq!(left(&budget), 30);
     }
 }

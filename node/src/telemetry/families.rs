@@ -120,6 +120,8 @@ families! {
     Purges = Counter "brim_purges_total" [] "Purges and invalidations that were acknowledged.";
     PurgePosition = Gauge "brim_purge_position" [] "Position of the latest purge.";
     PurgeMarks = Gauge "brim_purge_marks" [] "Names and prefixes for which the purge clock remembers a purge.";
+    PurgeWalks = Counter "brim_purge_walks_total" [] "Looks at all that is stored, to count what purges hit that many responses carry.";
+    PurgesUncounted = Gauge "brim_purges_uncounted" [] "Purges that hold and whose hits are still to be counted.";
     PurgeLogBytes = Gauge "brim_purge_log_bytes" [] "Bytes of the purge log.";
     PurgeLogFailing = Gauge "brim_purge_log_failing" [] "1 while the purge log cannot be written and purges are refused.";
 
@@ -129,6 +131,7 @@ families! {
 
     SurrogateKeysCut = Counter "brim_surrogate_keys_cut_total" ["site"] "Responses with more or longer surrogate keys than can be kept: not stored, or stored with those that fit, as their route says.";
     Untagged = Counter "brim_untagged_total" ["site"] "Responses that were not stored because the plugin that gives them surrogate keys is missing or failed.";
+    ContentsUnread = Counter "brim_contents_unread_total" ["site"] "Contents that no rule could read for surrogate keys or for what a write purges: too long, too late, encoded or a part. More is purged for them.";
     InvalidationFailures = Counter "brim_invalidation_failures_total" ["site"] "Writes after which the plugin that says what they purge is missing or failed.";
     Refreshes = Counter "brim_refreshes_total" ["outcome"] "Responses that a soft purge made stale and that were asked for: validated in the background, failed, or left to be validated on demand.";
     InvalidationRetries = Gauge "brim_invalidation_retries" [] "Calls of invalidation rules that failed and wait to be made again.";

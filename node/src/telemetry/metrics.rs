@@ -64,7 +64,8 @@ mod site_at {
     pub(super) const RECEIVED: usize = SENT + 1;
     pub(super) const KEYS_CUT: usize = RECEIVED + 1;
     pub(super) const UNTAGGED: usize = KEYS_CUT + 1;
-    pub(super) const INVALIDATION_FAILURES: usize = UNTAGGED + 1;
+    pub(super) const CONTENTS_UNREAD: usize = UNTAGGED + 1;
+    pub(super) const INVALIDATION_FAILURES: usize = CONTENTS_UNREAD + 1;
     pub(super) const COUNT: usize = INVALIDATION_FAILURES + 1;
 }
 
@@ -265,6 +266,11 @@ impl SiteMetrics {
         self.0.add(site_at::UNTAGGED, 1);
     }
 
+    /// Counts a content that a rule was to read and cannot.
+    pub fn note_content_unread(&self) {
+        self.0.add(site_at::CONTENTS_UNREAD, 1);
+    }
+
     /// Counts a write of which the plugin could not say what it purges.
     pub fn note_invalidation_failed(&self) {
         self.0.add(site_at::INVALIDATION_FAILURES, 1);
@@ -289,6 +295,7 @@ impl SiteMetrics {
         scrape.set(Family::BytesReceived, &[name], self.0.sum(site_at::RECEIVED));
         scrape.set(Family::SurrogateKeysCut, &[name], self.0.sum(site_at::KEYS_CUT));
         scrape.set(Family::Untagged, &[name], self.0.sum(site_at::UNTAGGED));
+        scrape.set(Family::ContentsUnread, &[name], self.0.sum(site_at::CONTENTS_UNREAD));
         scrape.set(Family::InvalidationFailures, &[name], self.0.sum(site_at::INVALIDATION_FAILURES));
     }
 }

@@ -96,7 +96,7 @@ impl Reclaims {
         waiting.reclaims.iter().map(|reclaim| reclaim.position).chain(waiting.walked_for).min()
     }
 
-    #[cfg(test)]
+    /// How many wait for a walk.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.lock().reclaims.len()
     }

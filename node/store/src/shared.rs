@@ -394,6 +394,8 @@ impl Shared {
             index_bytes: disk.as_ref().map_or(0, |disk| disk.usage.index_bytes()),
             purge_log_bytes: self.committer.log_bytes(),
             purge_marks: self.clock().marks_count() as u64,
+            purge_walks: counters.walks.get(),
+            purges_uncounted: self.reclaims.waiting() as u64,
             position: self.clock().latest(),
             queued_bytes: self.reading.queue.bytes(),
             is_disk_full: self.is_disk_full.load(Ordering::Relaxed),

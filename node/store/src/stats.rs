@@ -91,6 +91,10 @@ pub struct StoreStats {
     pub purge_log_bytes: u64,
     /// Marks in the purge clock's table.
     pub purge_marks: u64,
+    /// Looks at all that is stored, to count what purges hit.
+    pub purge_walks: u64,
+    /// Purges whose hits are still to be counted.
+    pub purges_uncounted: u64,
     /// The newest purge.
     pub position: Position,
     /// Bytes that wait to be written.

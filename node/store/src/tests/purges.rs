@@ -276,7 +276,7 @@ async fn purges_that_wait_share_a_walk() {
         serve(&store, "/0/0").await.is_none() && serve(&store, "/8/8").await.is_some(),
         "they hold without the walk"
     );
-    while store.shared().reclaims.waiting() < 9 {
+    while store.stats().purges_uncounted < 9 {
         tokio::task::yield_now().await;
     }
     drop(release);
@@ -286,7 +286,8 @@ async fn purges_that_wait_share_a_walk() {
         assert_eq!(receipt.matched, 3);
         assert_eq!(store.receipt(&receipt.id).unwrap().matched, 3);
     }
-    assert_eq!((store.shared().counters.walks.get(), store.stats().stored_count), (1, 6));
+    let stats = store.stats();
+    assert_eq!((stats.purge_walks, stats.purges_uncounted, stats.stored_count), (1, 0, 6));
 }
 
 /// Puts so many that carry `group`.
@@ -374,6 +375,23 @@ async fn a_look_waits_for_no_walk() {
     let walk = hold_one_walk(&store).await;
     assert_eq!(store.count_matching(&[Selector::Everything]).await.unwrap().count, 1);
     drop(walk);
+}
+
+#[tokio::test]
+async fn looks_that_wait_have_a_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    put_path(&store, "/a", 1, 100).await;
+    let held = hold_walks(&store).await;
+    let waiting: Vec<_> =
+        (0..crate::look::WAITING_MAX).map(|_| store.shared().walk_pool.submit(usize::MAX, || ())).collect();
+    assert_eq!(store.count_matching(&[Selector::Everything]).await, None);
+    assert!(store.popular(&[Selector::Everything], 1).await.is_empty());
+    drop(held);
+    for look in waiting {
+        look.await.unwrap();
+    }
+    assert_eq!(store.count_matching(&[Selector::Everything]).await.unwrap().count, 1);
 }
 
 /// Where others look, too, a dry run waits for one walk at most, however many purges wait for theirs.
