@@ -301,15 +301,23 @@ async fn a_dry_run_says_what_would_go() {
     let node = TestNode::in_front_of(&origin).await;
     node.get("/a").await.assert_stored();
     node.get("/b/c").await.assert_stored();
-    for _ in 0..10 {
-        node.get("/a").await.assert_hit();
+    for path in ["/a", "/a", "/a", "/b/c"] {
+        node.get(path).await.assert_hit();
     }
-    let ask = node.admin(Method::POST, "/v1/purges").json(&json!({ "surrogate_keys": ["product"], "dry_run": true }));
-    let answer = ask.send().await.json();
+    let ask = |key: &str| {
+        let request = json!({ "surrogate_keys": [key], "dry_run": true });
+        node.admin(Method::POST, "/v1/purges").json(&request).send()
+    };
+    let answer = ask("product").await.json();
     assert_eq!((&answer["dry_run"], &answer["matched"], &answer["bytes"]), (&json!(true), &json!(1), &json!(4)));
     let example = answer["examples"][0].as_str().expect("one");
     assert!(example.ends_with("/a"), "{example}");
-    assert!(answer["recent_hits"].is_u64() && answer["confirm"].is_string(), "{answer}");
+    assert!(answer["confirm"].is_string(), "{answer}");
+    let lost = |answer: &Value| (answer["recent_hits"].as_u64(), answer["recent_share"].as_f64());
+    assert_eq!(lost(&answer), (Some(4), Some(0.75)));
+    assert_eq!(lost(&ask("all").await.json()), (Some(4), Some(1.0)));
+    let nothing = ask("none").await;
+    assert!(nothing.content().contains("\"recent_share\":0.0"), "{}", nothing.content());
     node.get("/a").await.assert_hit();
 }
 

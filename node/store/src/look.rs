@@ -70,7 +70,8 @@ pub(crate) fn count(shared: &Shared, target: &Target) -> Matching {
         }
     });
     matching.recent_hits = recent.count;
-    let lost: f64 = lost.values().sum();
+    // Not `sum`, which makes of nothing a zero with a minus.
+    let lost = lost.values().fold(0.0, |sum, hits| sum + hits);
     // A sum of parts may exceed the whole by rounding.
     matching.recent_share = (recent.count > 0).then(|| (lost / recent.count as f64).min(1.0));
     matching.examples = examples.into_iter().filter_map(|(key, variant)| shown(shared, key, variant)).collect();
